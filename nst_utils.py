@@ -1,0 +1,888 @@
+"""Neural style transfer on pixels: the optimisation of Gatys et al. (2016), in one module.
+
+Conventions, the same in every function:
+
+* An image is a float32 RGB tensor in [0, 1] of shape (N, 3, H, W). Normalisation with the ImageNet mean
+  happens inside `FeatureExtractor` and nowhere else.
+* A feature map is (N, C, H, W) with P = H * W positions.
+* Layers have names: conv4_2, bn4_2, relu4_2, pool4 in the VGG family, torchvision's node names elsewhere.
+* Sizes are in pixels, times in seconds, and random numbers come from a generator with an explicit seed.
+
+The sections follow the data: images, features, statistics and losses, objective and optimisation, figures.
+
+References:
+  Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016 ("Gatys" below).
+  Huang, Belongie: Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization, ICCV 2017.
+"""
+from __future__ import annotations
+
+import difflib
+import io
+import math
+import os
+import pickle
+import socket
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+
+def _import_torchvision():
+    """Import torchvision also where its compiled operators do not match this torch.
+
+    On Linux the package index serves torchvision as a CUDA build. Beside a CPU-only torch its import fails because
+    two detection operators are missing. Nothing here calls them, so declaring their schemas is enough.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+        torchvision._declared_schemas = library  # the schemas live as long as this object
+    return torchvision
+
+
+torchvision = _import_torchvision()
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names  # noqa: E402
+
+DATA = Path(__file__).resolve().parent / "data"
+FIGURES = Path(__file__).resolve().parent / "figures"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 1. Images
+# ---------------------------------------------------------------------------------------------------------------
+
+MAX_PIXELS = 100_000_000  # what load_image decodes at most; 1.2 GB as float32
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # they come with scikit-image
+CLASSICS = {  # name -> file on Wikimedia Commons and whom to credit
+    "tuebingen": ("Tuebingen Neckarfront.jpg", "Andreas Praefcke, CC BY 3.0"),
+    "starry_night": ("Van Gogh - Starry Night - Google Art Project.jpg", "Vincent van Gogh, 1889"),
+    "composition_vii": ("Vassily Kandinsky, 1913 - Composition 7.jpg", "Wassily Kandinsky, 1913"),
+    "shipwreck": ("Shipwreck of the Minotaur William Turner.jpg", "J. M. W. Turner, c. 1805-1810"),
+    "the_scream": ("Edvard Munch, 1893, The Scream, oil, tempera and pastel on cardboard, 91 x 73 cm, "
+                   "National Gallery of Norway.jpg", "Edvard Munch, 1893"),
+    "great_wave": ("Tsunami by hokusai 19th century.jpg", "Katsushika Hokusai, c. 1831"),
+}
+
+
+def load_image(source, size: int | None = None, side: str = "long") -> Tensor:
+    """Read a picture as a (1, 3, H, W) tensor in [0, 1].
+
+    source: a path, an open binary file, bytes, or a PIL picture. EXIF rotation is applied, transparency is laid on
+    white, grey, palette, CMYK and 16-bit pictures become 8-bit RGB, and of an animation the first frame is taken.
+    size, side: if given, the long (or short) side in pixels after resizing; the aspect ratio is kept.
+    Raises FileNotFoundError, or ValueError in one sentence if the data is no picture or too large to decode.
+    """
+    if isinstance(source, Image.Image):
+        return resize(_pixels(source), size, side)
+    name, stream = ("these bytes", io.BytesIO(source)) if isinstance(source, bytes) else (str(source), source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check in _pixels is stricter
+            with Image.open(stream) as picture:
+                pixels = _pixels(picture)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no picture at {name}.") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large to decode ({error}); shrink it first.") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{name} can't be read as a picture (empty, truncated or another format): {error}") from error
+    return resize(pixels, size, side)
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    """A PIL picture of any mode as a (1, 3, H, W) tensor in [0, 1]."""
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"The picture has {width} x {height} pixels, more than {MAX_PIXELS:,}: shrink it first.")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I", "F")):  # PIL would clip 16-bit and float greys at 255
+        grey = torch.from_numpy(np.array(picture, dtype=np.float32))
+        top = 1.0 if grey.max() <= 1 else 255.0 if grey.max() <= 255 else 65535.0
+        return (grey / top).clamp(0, 1).repeat(1, 3, 1, 1)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("RGB")
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).unsqueeze(0).contiguous().float() / 255
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """The first picture of a (N, 3, H, W) or (3, H, W) tensor as an 8-bit PIL picture; values are clamped to [0, 1]."""
+    image = image.detach().float().cpu()
+    image = image[0] if image.ndim == 4 else image
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"An image has shape (N, 3, H, W) or (3, H, W), not {tuple(image.shape)}.")
+    if not torch.isfinite(image).all():
+        raise ValueError("The image holds NaN or infinite values, so it can't be shown or saved.")
+    return Image.fromarray((image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def save_image(image: Tensor, path) -> Path:
+    """Write an image to `path` (format by suffix, folders are made) and return the path.
+
+    The file appears whole or not at all: it is written under a temporary name and renamed.
+    """
+    picture, path = to_pil(image), Path(path)
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{path.name} needs the suffix of an image format, such as .png or .jpg.")
+    with _replacing(path) as temporary:
+        picture.save(temporary, quality=95) if path.suffix.lower() in (".jpg", ".jpeg") else picture.save(temporary)
+    return path
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path with the same suffix; renamed to `path` at the end, removed if anything fails."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} can't be written ({error.strerror or error}); nothing was changed there.") from error
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def resize(image: Tensor, size: int | None, side: str = "long") -> Tensor:
+    """Resize (N, 3, H, W) so that its long or short side has `size` pixels (None: unchanged); antialiased bicubic."""
+    if size is None:
+        return image
+    if side not in ("long", "short"):
+        raise ValueError(f'side is "long" or "short", not {side!r}.')
+    if size < 1:
+        raise ValueError(f"size is a number of pixels, at least 1, not {size}.")
+    height, width = image.shape[-2:]
+    factor = size / (max if side == "long" else min)(height, width)
+    target = max(1, round(height * factor)), max(1, round(width * factor))
+    if target == (height, width):
+        return image
+    return F.interpolate(image, target, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[str, str]:
+    """A built-in picture as (1, 3, H, W), or, without a name, a dict of all names with where they come from.
+
+    Photographs come with scikit-image, styles with this project (data/style); both work offline. Famous pictures
+    are fetched from Wikimedia Commons once and kept in data/cache.
+    """
+    styles = {path.stem: path for path in sorted((DATA / "style").glob("*.jpg"))}
+    if name is None:
+        return ({photo: "photograph, scikit-image" for photo in PHOTOGRAPHS}
+                | {style: "style, made by this project" for style in styles}
+                | {classic: f"download, {credit}" for classic, (_, credit) in CLASSICS.items()})
+    if name in PHOTOGRAPHS:
+        from skimage import data
+        return load_image(Image.fromarray(getattr(data, name)()), size)
+    if name in styles:
+        return load_image(styles[name], size)
+    if name in CLASSICS:
+        return load_image(_fetch_classic(name), size)
+    raise ValueError(f"There is no sample {name!r}{_did_you_mean(name, sample())}; sample() lists all.")
+
+
+def _fetch_classic(name: str, *, timeout: float = 20.0, tries: int = 2) -> Path:
+    """The cached copy of a famous picture, downloaded if it is not there yet."""
+    path = DATA / "cache" / f"{name}.jpg"
+    if path.exists():
+        return path
+    url = "https://commons.wikimedia.org/wiki/Special:FilePath/" + urllib.parse.quote(CLASSICS[name][0]) + "?width=1024"
+    request = urllib.request.Request(url, headers={"User-Agent": "nst-report/1.0 (course report; python-urllib)"})
+    for attempt in range(tries):
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                content = response.read()
+            load_image(content)  # a proxy may answer with a web page: keep only what is a picture
+        except (OSError, ValueError) as error:
+            if attempt + 1 == tries:
+                raise ConnectionError(f"{name!r} could not be downloaded from Wikimedia Commons ({error}); put the "
+                                      f"picture at {path}, or use one of the offline samples.") from error
+        else:
+            with _replacing(path) as temporary:
+                temporary.write_bytes(content)
+            return path
+    raise AssertionError("unreachable")
+
+
+def initial_image(content: Tensor, kind: str = "content", *, style: Tensor | None = None, seed: int = 0) -> Tensor:
+    """Where an optimisation starts: a copy of the content, of the style (resized to it), or uniform white noise.
+
+    kind: "content", "noise" or "style". Returns an image of the content's shape. The noise is drawn on the CPU from
+    `seed`, so that it is the same on every device.
+    """
+    if kind == "content":
+        return content.clone()
+    if kind == "noise":
+        noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(seed))
+        return noise.to(content.device)
+    if kind == "style" and style is not None:
+        return F.interpolate(style, content.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+    raise ValueError(f'kind is "content", "noise" or "style" (with a style image), not {kind!r}.')
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f" (nearest: {', '.join(near)})" if near else ""
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 2. Features
+# ---------------------------------------------------------------------------------------------------------------
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CONTENT_LAYERS = ("relu4_2",)
+COMPACT_WIDTHS = (16, 16, "M", 48, 32, "M", 96, 64, 64, 64, "M", 192, 128, 128, 128, "M", 256)
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class FeatureExtractor(nn.Module):
+    """A frozen network that turns an image into a dict layer name -> feature map.
+
+    arch: "vgg19_compact" (shipped, no download) or any classification network of torchvision.
+    layers: names in any order; `FeatureExtractor.names(arch)` lists them. The network is cut off after the last one.
+    weights: "DEFAULT" (shipped or torchvision's), a path to a state dict, or None for random ones drawn from `seed`.
+    pooling: None keeps the network's own; "max" or "avg" swaps the other kind with the same kernel, stride, padding
+        and ceil_mode. `swapped_pools` names those that were swapped, `kept_pools` those that could not be.
+    precision: "auto" (bfloat16 where the hardware multiplies it natively, else float32), "float32", "bfloat16" or
+        "float64". The environment variable NST_PRECISION overrides "auto".
+    Calling it with (N, 3, H, W) in [0, 1] gives feature maps (N, C, H', W') in the network's precision. Pictures
+    smaller than `min_size` are refused before anything is computed.
+    """
+
+    def __init__(self, arch: str = "vgg19_compact", layers: Sequence[str] = STYLE_LAYERS, *, weights="DEFAULT",
+                 pooling: str | None = None, precision: str = "auto", device=None, seed: int = 0):
+        super().__init__()
+        model = load_network(arch, weights=weights, seed=seed)
+        nodes = layer_nodes(model)
+        self.arch, self.layers = arch, tuple(dict.fromkeys(layers))
+        _check_layers(arch, self.layers, nodes)
+        self.swapped_pools, self.kept_pools = _swap_pooling(model, pooling)
+        with _quiet():
+            self.body = create_feature_extractor(model.eval(), {nodes.get(name, name): name for name in self.layers})
+        _out_of_place(self.body)
+        left = dict(self.body.named_modules())  # the cut network has fewer pools than the whole one
+        self.swapped_pools = [name for name in self.swapped_pools if name in left]
+        self.kept_pools = [name for name in self.kept_pools if name in left]
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.dtype = _dtype(precision, torch.device(device or "cpu"))
+        self.requires_grad_(False).eval().to(device or "cpu", memory_format=torch.channels_last)
+        for module in self.body.modules():  # batch normalisation keeps float32 statistics
+            if isinstance(module, nn.Conv2d | nn.Linear) or self.dtype == torch.float64:
+                module.to(self.dtype)
+        if self.dtype == torch.float64:
+            self.double()
+        self.min_size = self._smallest_side()
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"An image has shape (N, 3, H, W), not {tuple(image.shape)}.")
+        if min(image.shape[-2:]) < self.min_size:
+            raise ValueError(f"The image has {image.shape[-1]} x {image.shape[-2]} pixels, but {self.arch} needs at "
+                             f"least {self.min_size} on each side to reach {', '.join(self.layers)}.")
+        normalised = (image - self.mean) / self.std
+        # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
+        return self.body(normalised.to(self.dtype, memory_format=torch.channels_last))
+
+    def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
+        """Layer name -> (C, H', W') for an image of height x width pixels, without computing anything."""
+        empty = {key: value.to("meta") for key, value in (*self.body.named_parameters(), *self.body.named_buffers())}
+        image = torch.empty(1, 3, height, width, dtype=self.dtype, device="meta")
+        features = torch.func.functional_call(self.body, empty, (image,))
+        return {layer: tuple(feature.shape[1:]) for layer, feature in features.items()}
+
+    def _smallest_side(self) -> int:
+        low, high = 0, 512  # low fails, high works
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                self.shapes(middle, middle)
+                high = middle
+            except RuntimeError:  # a pool or a convolution would have an empty output
+                low = middle
+        return high
+
+    @staticmethod
+    def names(arch: str = "vgg19_compact") -> list[str]:
+        """All layer names of an architecture, in order of evaluation."""
+        return list(layer_nodes(load_network(arch, weights=None)))
+
+
+def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
+    """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
+    known = ["vgg19_compact", *torchvision.models.list_models(module=torchvision.models)]
+    if arch not in known:
+        raise ValueError(f"There is no architecture {arch!r}{_did_you_mean(arch, known)}.")
+    if weights == "DEFAULT" and arch != "vgg19_compact":
+        return _published_network(arch)
+    if weights == "DEFAULT":
+        weights = DATA / "weights" / "vgg19_compact.pt"
+    with torch.random.fork_rng(devices=[]), _quiet():  # torchvision draws from the global generator
+        torch.manual_seed(seed)
+        network = _CompactVGG() if arch == "vgg19_compact" else torchvision.models.get_model(arch, weights=None)
+    if weights is not None:
+        _load_weights(network, arch, Path(weights))
+    return network.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torchvision's notes on initialisation and on graphs that differ in training: of no interest here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _CompactVGG(nn.Module):
+    """VGG-19 up to relu5_1 with narrow layers: the same topology and layer names, no classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = torchvision.models.vgg.make_layers(list(COMPACT_WIDTHS))
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):  # torchvision's initialisation of VGG
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)
+
+
+def _load_weights(network: nn.Module, arch: str, path: Path) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no weights file at {path}.") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} can't be read as weights (truncated, or more than a plain state dict): "
+                         f"{str(error).splitlines()[0]}") from error
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold the weights of {arch}: {' '.join(str(error).split())[:200]}") from error
+    if hasattr(network, "transform_input"):  # GoogLeNet and Inception: torchvision's weights expect this switch
+        network.transform_input = True
+
+
+def _published_network(arch: str) -> nn.Module:
+    entry = torchvision.models.get_model_weights(arch).DEFAULT
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(entry.url).path).name
+    try:
+        with _safe_loading():
+            return torchvision.models.get_model(arch, weights=entry, progress=False).eval()
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if cached.exists():
+            raise ValueError(f"{cached} is damaged or does not belong to {arch} ({reason}); delete it, and it will be "
+                             f"downloaded again.") from error
+        raise ConnectionError(f"The weights of {arch} could not be downloaded ({reason}): put {entry.url} at {cached}, "
+                              f'or use arch="vgg19_compact", which needs no download.') from error
+
+
+@contextmanager
+def _safe_loading(timeout: float = 20.0) -> Iterator[None]:
+    """Inside, torchvision's loader reads tensors only (no pickled code), and a dead connection fails in time."""
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD"), socket.getdefaulttimeout()
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    socket.setdefaulttimeout(timeout)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before[1])
+        del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        if before[0] is not None:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before[0]
+
+
+def layer_nodes(network: nn.Module) -> dict[str, str]:
+    """Layer name -> node of torchvision's graph, in order of evaluation.
+
+    Where `network.features` is a plain chain of convolutions, normalisations, ReLUs and pools (VGG, AlexNet), layers
+    are counted per block as in the papers; a pool ends a block. Elsewhere the names are the nodes.
+    """
+    kinds = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.AvgPool2d: "pool"}
+    features = getattr(network, "features", None)
+    if not isinstance(features, nn.Sequential) or any(type(module) not in kinds for module in features):
+        with _quiet():
+            return {node: node for node in get_graph_node_names(network)[1][1:]}
+    names, block, depth = {}, 1, 0
+    for index, module in enumerate(features):
+        kind = kinds[type(module)]
+        depth += kind == "conv"
+        names[f"pool{block}" if kind == "pool" else f"{kind}{block}_{depth}"] = f"features.{index}"
+        if kind == "pool":
+            block, depth = block + 1, 0
+    return names
+
+
+def _check_layers(arch: str, layers: Sequence[str], nodes: Mapping[str, str]) -> None:
+    if not layers:
+        raise ValueError("At least one layer is needed.")
+    for name in layers:
+        if name not in nodes and not any(node.startswith(f"{name}.") for node in nodes):
+            raise ValueError(f"{arch} has no layer {name!r}{_did_you_mean(name, nodes)}.")
+
+
+def _swap_pooling(network: nn.Module, pooling: str | None) -> tuple[list[str], list[str]]:
+    """Swap every pool of the other kind in place; return the names of the swapped and of those that must stay."""
+    if pooling not in (None, "max", "avg"):
+        raise ValueError(f'pooling is None, "max" or "avg", not {pooling!r}.')
+    old = {None: (), "max": nn.AvgPool2d, "avg": nn.MaxPool2d}[pooling]
+    pools = [(name, module) for name, module in network.named_modules() if isinstance(module, old)]
+    kept = [name for name, module in pools if getattr(module, "dilation", 1) not in (1, (1, 1))]
+    for name, module in pools:
+        geometry = module.kernel_size, module.stride, module.padding
+        # a padded position counts as absent: max pooling ignores it as well
+        new = (nn.AvgPool2d(*geometry, ceil_mode=module.ceil_mode, count_include_pad=False) if pooling == "avg"
+               else nn.MaxPool2d(*geometry, ceil_mode=module.ceil_mode))
+        if name not in kept:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, new)
+    return [name for name, _ in pools if name not in kept], kept
+
+
+def _out_of_place(body: torch.fx.GraphModule) -> None:
+    """Make every operation leave its input alone: an in-place ReLU would overwrite the convolution kept before it."""
+    for module in body.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    for node in body.graph.nodes:
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+    body.recompile()
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        precision = os.environ.get("NST_PRECISION") or ("bfloat16" if _multiplies_bfloat16(device) else "float32")
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision is "auto" or one of {", ".join(PRECISIONS)}, not {precision!r}.')
+    return PRECISIONS[precision]
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 3. Statistics and losses
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def gram(features: Tensor) -> Tensor:
+    """Gram matrix (N, C, C) of feature maps (N, C, H, W): G = F F^T / P, the mean outer product over positions.
+
+    Gatys eq. 3 is F F^T; dividing by P makes it independent of the picture's size.
+    """
+    # (N, P, C) is how a channels_last map lies in memory: no copy
+    flat = features.permute(0, 2, 3, 1).flatten(1, 2)
+    return flat.transpose(1, 2) @ flat / flat.shape[1]
+
+
+def mean_std(features: Tensor) -> Tensor:
+    """Mean and standard deviation over positions, (N, 2, C), of feature maps (N, C, H, W); Huang & Belongie eq. 5-6."""
+    flat = features.flatten(2)
+    variance = flat.var(dim=2, correction=0)
+    return torch.stack([flat.mean(dim=2), (variance + 1e-5).sqrt()], dim=1)  # 1e-5: finite gradient where constant
+
+
+STYLE_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "mean_std": mean_std}
+
+
+def relative_error(value: Tensor, target: Tensor) -> Tensor:
+    """Squared error divided by the squared norm of the target, per picture (N,): 0 is equal, 1 as far as zeros."""
+    difference = (value - target).flatten(1).square().sum(1)
+    return difference / target.flatten(1).square().sum(1).clamp_min(1e-12)
+
+
+def content_loss(features: Tensor, target: Tensor, *, scale: str = "relative") -> Tensor:
+    """Distance of feature maps (N, C, H, W), per picture (N,).
+
+    scale="relative": sum (F - F_c)^2 / sum F_c^2. scale="gatys": 1/2 sum (F - F_c)^2, Gatys eq. 1.
+    """
+    if _checked_scale(scale) == "relative":
+        return relative_error(features, target)
+    return (features - target).flatten(1).square().sum(1) / 2
+
+
+def style_loss(statistic: Tensor, target: Tensor, *, scale: str = "relative") -> Tensor:
+    """Distance of style statistics of one layer, per picture (N,).
+
+    scale="relative": sum (G - A)^2 / sum A^2, for any statistic. scale="gatys": 1/(4 C^2 P^2) sum (P G - P A)^2,
+    Gatys eq. 4, for Gram matrices (N, C, C); P cancels because `gram` divides by it, so that pictures of different
+    size can be compared.
+    """
+    if _checked_scale(scale) == "relative":
+        return relative_error(statistic, target)
+    if statistic.ndim != 3 or statistic.shape[1] != statistic.shape[2]:
+        raise ValueError(f'scale="gatys" is defined for Gram matrices (N, C, C), not {tuple(statistic.shape)}.')
+    return (statistic - target).flatten(1).square().sum(1) / (4 * statistic.shape[1] ** 2)
+
+
+def _checked_scale(scale: str) -> str:
+    if scale not in ("relative", "gatys"):
+        raise ValueError(f'scale is "relative" or "gatys", not {scale!r}.')
+    return scale
+
+
+def total_variation(image: Tensor, *, power: int = 2) -> Tensor:
+    """Mean |difference of vertical neighbours|^power plus the same for horizontal ones, per picture (N,).
+
+    power=2 is the smooth regulariser that L-BFGS can use, power=1 the measure of noise in tables.
+    """
+    down = (image[..., 1:, :] - image[..., :-1, :]).abs().pow(power).flatten(1).mean(1)
+    across = (image[..., 1:] - image[..., :-1]).abs().pow(power).flatten(1).mean(1)
+    return down + across
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 4. Objective and optimisation
+# ---------------------------------------------------------------------------------------------------------------
+
+
+class StyleObjective:
+    """What an image is asked to be: content_weight * content + style_weight * style + tv_weight * total variation.
+
+    content, style: images (1, 3, H, W), not necessarily of one size. content=None is texture synthesis, style=None is
+    content reconstruction. The targets are computed once, here.
+    content_layers, style_layers: None takes the defaults of the VGG family (relu4_2; relu1_1 ... relu5_1).
+    style_layer_weights: layer -> w_l of Gatys eq. 5; None gives each of L layers 1/L.
+    statistic: a name in STYLE_STATISTICS or a function of feature maps. scale: see content_loss and style_loss.
+    extractor: a FeatureExtractor to share between objectives, instead of arch, weights, pooling and precision.
+
+    The three weights and `style_layer_weights` are plain attributes: changing them between two steps of
+    `optimize_image` steers a running optimisation.
+    """
+
+    def __init__(self, content: Tensor | None = None, style: Tensor | None = None, *, arch: str = "vgg19_compact",
+                 weights="DEFAULT", pooling: str | None = None, precision: str = "auto",
+                 content_layers: Sequence[str] | None = None, style_layers: Sequence[str] | None = None,
+                 content_weight: float = 1.0, style_weight: float = 20.0, tv_weight: float = 0.0,
+                 style_layer_weights: Mapping[str, float] | None = None, statistic="gram", scale: str = "relative",
+                 extractor: FeatureExtractor | None = None):
+        if content is None and style is None:
+            raise ValueError("An objective needs a content image, a style image or both.")
+        self.content_layers = tuple(content_layers or CONTENT_LAYERS) if content is not None else ()
+        self.style_layers = tuple(style_layers or STYLE_LAYERS) if style is not None else ()
+        self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
+        self.style_layer_weights = dict(style_layer_weights or
+                                        {layer: 1 / len(self.style_layers) for layer in self.style_layers})
+        self.statistic, self.scale = _statistic(statistic), _checked_scale(scale)
+        self.weights()  # refuse bad ones before the network is built
+        device = (style if content is None else content).device
+        self.extractor = extractor or FeatureExtractor(arch, (*self.content_layers, *self.style_layers), weights=weights,
+                                                       pooling=pooling, precision=precision, device=device)
+        _check_layers("The extractor", (*self.content_layers, *self.style_layers), dict.fromkeys(self.extractor.layers))
+        with torch.no_grad():
+            content_maps = {} if content is None else self.extractor(content)
+            style_maps = {} if style is None else self.extractor(style)
+            self.content_targets = {layer: _full(content_maps[layer]) for layer in self.content_layers}
+            self.style_targets = {layer: self.statistic(_full(style_maps[layer])) for layer in self.style_layers}
+
+    def weights(self) -> dict[str, float]:
+        """The weights now in force, by term; raises ValueError unless all are finite and not negative."""
+        layers = {f"style {layer}": weight for layer, weight in self.style_layer_weights.items()}
+        weights = {"content": self.content_weight, "style": self.style_weight, "tv": self.tv_weight} | layers
+        for name, weight in weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"The weight of {name} is a finite number of at least 0, not {weight}.")
+        return weights
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total to minimise and its terms, each a scalar, for an image (1, 3, H, W).
+
+        The terms "content", "style" and "tv" are without their weights; "style relu1_1" etc. are the single layers.
+        """
+        maps = self.extractor(image)
+        zero = image.new_zeros(())
+        content = sum((content_loss(_full(maps[layer]), target, scale=self.scale).sum()
+                       for layer, target in self.content_targets.items()), zero)
+        layers = {layer: style_loss(self.statistic(_full(maps[layer])), target, scale=self.scale).sum()
+                  for layer, target in self.style_targets.items()}
+        style = sum((self.style_layer_weights.get(layer, 0.0) * loss for layer, loss in layers.items()), zero)
+        tv = total_variation(image).sum() if self.tv_weight else zero
+        terms = {"content": content / max(1, len(self.content_layers)), "style": style, "tv": tv}
+        total = sum(weight * terms[term] for term, weight in self.weights().items() if term in terms)
+        return total, {"total": total} | terms | {f"style {layer}": loss for layer, loss in layers.items()}
+
+
+def _full(features: Tensor) -> Tensor:
+    """Statistics and losses are computed in float32 (or float64), whatever the network computes in."""
+    return features if features.dtype == torch.float64 else features.float()
+
+
+def _statistic(statistic) -> Callable[[Tensor], Tensor]:
+    if callable(statistic):
+        return statistic
+    if statistic not in STYLE_STATISTICS:
+        raise ValueError(f"There is no style statistic {statistic!r}{_did_you_mean(statistic, STYLE_STATISTICS)}.")
+    return STYLE_STATISTICS[statistic]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an optimisation: an image with the losses of exactly this image."""
+
+    index: int  # updates made before this image; 0 is the start
+    evaluations: int  # of objective and gradient so far
+    losses: dict[str, float]  # "total", "content", "style", "tv", and one entry per style layer
+    image: Tensor  # (1, 3, H, W), clamped to [0, 1]
+    seconds: float  # since the start
+    reason: str = ""  # why the run stopped, on the last step only
+
+
+OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels and learning rate, its default)
+    # max_iter=1: torch's L-BFGS would otherwise evaluate up to 20 times within one step. Tolerances of 0 and below
+    # never fire: they are absolute, and a relative loss is small long before the picture is done.
+    "lbfgs": (lambda pixels, rate: torch.optim.LBFGS(pixels, lr=rate, max_iter=1, history_size=50, tolerance_grad=0,
+                                                     tolerance_change=-1), 1.0),
+    "adam": (lambda pixels, rate: torch.optim.Adam(pixels, lr=rate), 0.02),
+    # the gradient of a relative loss at one pixel falls with the number of pixels, so the rate grows with it
+    "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0].numel(), momentum=0.9), 2e-5),
+}
+
+
+def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 200, learning_rate: float | None = None,
+                   tolerance: float = 0.0) -> Iterator[Step]:
+    """Minimise objective(image) over the pixels and yield a Step before each update, and one more at the end.
+
+    objective: a StyleObjective, or any function image -> (total, dict of terms).
+    optimizer: "lbfgs" (Gatys), "adam", "sgd", or a function of (list of pixels, learning rate) that makes one.
+    steps: updates; a run makes steps + 1 evaluations (with L-BFGS as well: one evaluation an update, no line search).
+    tolerance: stop when the total fell by less than this share over the last 20 steps; 0 never does.
+
+    The last Step holds the best image of the run and says in `reason` why it stopped: all steps made, tolerance
+    reached, a loss that is not finite, or an interrupt (Ctrl-C, the stop button). If the objective's weights change
+    between two steps, the run goes on from the current image with a fresh optimiser state.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is at least 1, not {steps}.")
+    pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
+    make, rate = _optimizer(optimizer, learning_rate)
+    run = make([pixels], rate)
+    project = not isinstance(run, torch.optim.LBFGS)
+    best, recent, evaluations, start = None, [], 0, time.perf_counter()
+    weights, reason = _weights(objective), ""
+    for index in range(steps + 1):
+        if _weights(objective) != weights:  # another function: its curvature and its best value are unknown
+            weights, best, recent, run = _weights(objective), None, [], make([pixels], rate)
+        shown, terms = pixels.detach().clamp(0, 1), []
+
+        def closure():
+            run.zero_grad()
+            total, losses = objective(pixels)
+            total.backward()
+            terms.append({name: loss.item() for name, loss in losses.items()})
+            return total
+
+        try:
+            # an optimiser's step evaluates the image first and moves it then, so the first terms belong to `shown`
+            closure() if index == steps else run.step(closure)
+        except KeyboardInterrupt:
+            if best is None:
+                raise
+            reason = "interrupted"
+            break
+        evaluations += len(terms)
+        if not math.isfinite(terms[0]["total"]):
+            reason = f"the loss is not finite after {index} steps ({_summary(terms[0])})"
+            if best is None:
+                raise FloatingPointError(f"Nothing to optimise: {reason}; check the image, the weights and the rate.")
+            break
+        step = Step(index, evaluations, terms[0], shown, time.perf_counter() - start)
+        best = step if best is None or step.losses["total"] <= best.losses["total"] else best
+        recent = [*recent[-20:], step.losses["total"]]
+        if index == steps:
+            reason = f"all {steps} steps made"
+            break
+        if tolerance and len(recent) == 21 and recent[0] - recent[-1] < tolerance * recent[0]:
+            reason = f"the loss fell by less than {tolerance:g} of itself in 20 steps"
+            break
+        yield step
+        if project:  # clamping inside an L-BFGS run would falsify its curvature history; it is clamped when shown
+            with torch.no_grad():
+                pixels.clamp_(0, 1)
+    yield replace(best, index=index, evaluations=evaluations, seconds=time.perf_counter() - start, reason=reason)
+
+
+def _weights(objective) -> dict | None:
+    return objective.weights() if isinstance(objective, StyleObjective) else None
+
+
+def _optimizer(optimizer, learning_rate: float | None) -> tuple[Callable, float]:
+    if not callable(optimizer) and optimizer not in OPTIMIZERS:
+        raise ValueError(f"There is no optimiser {optimizer!r}{_did_you_mean(optimizer, OPTIMIZERS)}.")
+    make, default = (optimizer, 1.0) if callable(optimizer) else OPTIMIZERS[optimizer]
+    rate = default if learning_rate is None else learning_rate
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(f"learning_rate is a finite number above 0, not {rate}.")
+    return make, rate
+
+
+def _summary(losses: Mapping[str, float]) -> str:
+    return ", ".join(f"{term} {losses[term]:.4g}" for term in ("content", "style") if term in losses)
+
+
+def progress(steps: Iterable[Step], total: int) -> Iterator[Step]:
+    """Pass steps through and show a bar with their number, content loss, style loss and seconds per step."""
+    # on stdout: a notebook shows anything on stderr as a warning
+    with tqdm(total=total, file=sys.stdout, mininterval=0.5, bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt}"
+              " steps, {elapsed}<{remaining}{postfix}") as bar:
+        for step in steps:
+            pace = step.seconds / max(1, step.index)
+            bar.set_postfix_str(f"{_summary(step.losses)}, {pace:.3f} s/step", refresh=False)
+            bar.update(step.index - bar.n)
+            yield step
+
+
+@dataclass
+class Result:
+    """What `stylize` returns; `image` is (1, 3, H, W) in [0, 1], `history` the loss terms of each evaluated image."""
+
+    image: Tensor
+    history: list[dict[str, float]] = field(repr=False)
+    seconds: float
+    reason: str
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[-2:]
+        return f"{width} x {height} pixels in {self.seconds:.1f} s: {_summary(self.history[-1])} ({self.reason})"
+
+
+def stylize(content=None, style=None, *, size: int | None = 512, start: str | Tensor | None = None, seed: int = 0,
+            steps: int = 200, optimizer="lbfgs", learning_rate: float | None = None, tolerance: float = 0.0,
+            device=None, show_progress: bool = True, **objective) -> Result:
+    """Paint `content` in the style of `style`: the front door to everything above.
+
+    content, style: paths, PIL pictures or tensors (1, 3, H, W); either may be None, see StyleObjective, which also
+    takes all other keywords (arch, content_weight, style_weight, ...). size: long side in pixels of both, None keeps
+    them. start: "content" (default), "noise" (default without a content), "style", or an image tensor.
+    device: None takes an accelerator if there is one. An interrupt returns the best image so far.
+    """
+    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    content, style = (None if source is None else _as_image(source, size).to(device) for source in (content, style))
+    target = StyleObjective(content, style, **objective)
+    canvas = style if content is None else content
+    if not isinstance(start, Tensor):
+        start = initial_image(canvas, start or ("noise" if content is None else "content"), style=style, seed=seed)
+    history, steps_made = [], optimize_image(start.to(device), target, optimizer=optimizer, steps=steps,
+                                             learning_rate=learning_rate, tolerance=tolerance)
+    best = last = None
+    try:
+        for last in progress(steps_made, steps) if show_progress else steps_made:
+            history.append(last.losses)
+            best = last if best is None or last.losses["total"] <= best.losses["total"] else best
+    except KeyboardInterrupt:  # caught between two steps; inside one, optimize_image has handled it
+        if best is None:
+            raise
+        last = replace(best, seconds=last.seconds, reason="interrupted")
+    return Result(last.image, history, last.seconds, last.reason)
+
+
+def _as_image(source, size: int | None) -> Tensor:
+    return resize(source, size) if isinstance(source, Tensor) else load_image(source, size)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 6. Figures
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def image_grid(images: Sequence[Sequence[Tensor]], *, row_labels: Sequence[str] = (), col_labels: Sequence[str] = (),
+               title: str = "", cell: float = 2.2):
+    """A matplotlib figure of rows of images (1, 3, H, W) with labels; `cell` is a column's width in inches.
+
+    None leaves a cell empty.
+    """
+    import matplotlib.pyplot as plt
+    rows, columns = len(images), max(map(len, images))
+    ratios = [max((image.shape[-2] / image.shape[-1] for image in row if image is not None), default=1) for row in images]
+    figure, axes = plt.subplots(rows, columns, squeeze=False, layout="constrained", height_ratios=ratios,
+                                figsize=(cell * columns, cell * sum(ratios) + 0.3 * (bool(col_labels) + bool(title))))
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for row, line in zip(axes, images):
+        for axis, image in zip(row, line):
+            if image is not None:
+                axis.imshow(to_pil(image))
+    for axis, label in zip(axes[0], col_labels):
+        axis.set_title(label, fontsize=9)
+    for axis, label in zip(axes[:, 0], row_labels):
+        axis.set_ylabel(label, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def image_strip(images: Sequence[Step | Result | Tensor], labels: Sequence[str] | None = None, *, title: str = "",
+                cell: float = 2.2):
+    """A figure of images side by side; steps are labelled with their number unless labels are given."""
+    if labels is None:
+        labels = [f"{item.index} steps" for item in images if isinstance(item, Step)]
+    pictures = [item if isinstance(item, Tensor) else item.image for item in images]
+    return image_grid([pictures], col_labels=labels, title=title, cell=cell)
+
+
+def plot_losses(histories: Mapping[str, Sequence[Mapping[str, float]]] | Sequence[Mapping[str, float]],
+                terms: Sequence[str] = ("content", "style"), *, title: str = ""):
+    """A figure of loss terms against steps on a logarithmic axis, for one history or for several by label."""
+    import matplotlib.pyplot as plt
+    if not isinstance(histories, Mapping):
+        histories = {"": histories}
+    figure, axes = plt.subplots(1, len(terms), figsize=(4.2 * len(terms), 2.8), layout="constrained", squeeze=False)
+    for axis, term in zip(axes[0], terms):
+        for label, history in histories.items():
+            axis.plot([losses[term] for losses in history], label=label or term, linewidth=1.5)
+        axis.set(xlabel="steps", title=f"{term} loss", yscale="log")
+        axis.grid(alpha=0.3)
+        if any(histories):
+            axis.legend(fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def export_figure(figure, name: str, caption: str, *, folder: Path | str = FIGURES) -> Path:
+    """Write a figure as PNG and PDF with its caption, renew the gallery page of the folder, return the PNG's path.
+
+    name: file name without suffix. The files carry no date, so that the same figure gives the same bytes.
+    """
+    folder = Path(folder)
+    with _replacing(folder / f"{name}.png") as path:
+        figure.savefig(path, dpi=150, metadata={"Software": None})
+    with _replacing(folder / f"{name}.pdf") as path:
+        figure.savefig(path, dpi=150, metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    with _replacing(folder / f"{name}.txt") as path:
+        path.write_text(caption + "\n", encoding="utf-8")
+    entries = [f"## {text.stem}\n\n![{text.stem}]({text.stem}.png)\n\n{text.read_text(encoding='utf-8')}"
+               for text in sorted(folder.glob("*.txt"))]
+    with _replacing(folder / "README.md") as path:
+        path.write_text("# Figures\n\nMade by the notebooks; each is here as PNG and PDF.\n\n" + "\n".join(entries),
+                        encoding="utf-8")
+    return folder / f"{name}.png"

@@ -1,0 +1,27 @@
+"""Small pictures and networks that the tests share; nothing here needs a network connection."""
+import pytest
+import torch
+
+import nst_utils as nst
+
+
+@pytest.fixture
+def picture():
+    """A seeded, smooth colour picture (1, 3, 48, 64) away from 0 and 1."""
+    coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(7))
+    return torch.nn.functional.interpolate(coarse, (48, 64), mode="bicubic").clamp(0, 1) * 0.6 + 0.2
+
+
+@pytest.fixture
+def painting():
+    """A seeded picture of stripes (1, 3, 56, 48)."""
+    x = torch.linspace(0, 12, 48)
+    y = torch.linspace(0, 9, 56)[:, None]
+    return torch.stack([(x + y).sin(), (x - 2 * y).cos(), (3 * y + 0 * x).sin()])[None] * 0.3 + 0.5
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A float32 extractor with seeded random weights: the mathematics does not depend on training."""
+    layers = (*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS)
+    return nst.FeatureExtractor(layers=layers, weights=None, precision="float32")

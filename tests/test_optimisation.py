@@ -1,0 +1,184 @@
+import math
+
+import pytest
+import torch
+
+import nst_utils as nst
+
+
+def run(image, objective, **options):
+    return list(nst.optimize_image(image, objective, **options))
+
+
+def bowl(target):
+    """The simplest objective: squared distance to a target image."""
+    def objective(image):
+        total = (image - target).square().sum()
+        return total, {"total": total}
+    return objective
+
+
+class After:
+    """An objective that behaves until its n-th evaluation and then does something else."""
+
+    def __init__(self, n, objective, then):
+        self.left, self.objective, self.then = n, objective, then
+
+    def __call__(self, image):
+        self.left -= 1
+        return self.objective(image) if self.left >= 0 else self.then(image)
+
+
+@pytest.mark.parametrize("optimizer, rate", [("lbfgs", None), ("adam", 0.05), ("sgd", 5e-6)])
+def test_the_minimum_of_a_bowl_is_found(picture, optimizer, rate):
+    last = run(torch.full_like(picture, 0.5), bowl(picture), optimizer=optimizer, learning_rate=rate, steps=60)[-1]
+    assert torch.allclose(last.image, picture, atol=0.02) and last.reason == "all 60 steps made"
+
+
+@pytest.mark.parametrize("optimizer, rate", [("lbfgs", 1.0), ("adam", 0.02), ("sgd", None), (torch.optim.RMSprop, 0.005)])
+def test_every_optimiser_lowers_the_loss(picture, painting, network, optimizer, rate):
+    make = optimizer if isinstance(optimizer, str) else lambda pixels, lr: optimizer(pixels, lr=lr)
+    objective = nst.StyleObjective(picture, painting, extractor=network)
+    steps = run(picture, objective, optimizer=make, learning_rate=rate, steps=15)
+    assert steps[-1].losses["total"] < 0.9 * steps[0].losses["total"]
+
+
+def test_a_step_is_an_image_with_its_own_losses(picture, painting, network):
+    objective = nst.StyleObjective(picture, painting, extractor=network)
+    steps = run(picture, objective, steps=4, optimizer="adam")
+    for step in steps[:-1]:
+        assert objective(step.image)[0].item() == pytest.approx(step.losses["total"], rel=1e-4)
+    assert [step.index for step in steps] == [step.evaluations - 1 for step in steps] == [0, 1, 2, 3, 4]
+    assert torch.equal(steps[0].image, picture) and not torch.equal(steps[1].image, picture)
+
+
+def test_the_last_step_holds_the_best_image(picture):
+    steps = run(picture, bowl(torch.zeros_like(picture)), optimizer="sgd", learning_rate=1.3 / 9216, steps=5)  # it overshoots
+    losses = [step.losses["total"] for step in steps]
+    assert steps[-1].losses["total"] == min(losses)
+
+
+def test_images_stay_in_range(picture):
+    for optimizer, rate in (("lbfgs", 0.1), ("adam", 0.1), ("sgd", 1e-5)):
+        last = run(picture, bowl(torch.full_like(picture, 1.5)), optimizer=optimizer, learning_rate=rate, steps=40)[-1]
+        assert last.image.min() >= 0 and last.image.max() == 1
+
+
+def test_same_seed_same_pixels(painting, network):
+    first, again, other = (nst.stylize(None, painting, size=None, seed=seed, steps=6, extractor=network, device="cpu",
+                                       show_progress=False).image for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(picture):
+    objective = After(4, bowl(picture / 2), lambda image: (image.sum() * math.nan, {"total": torch.tensor(math.nan)}))
+    steps = run(picture, objective, optimizer="adam", steps=50)
+    assert "not finite after 4 steps" in steps[-1].reason and len(steps) == 5
+    assert steps[-1].losses["total"] == min(step.losses["total"] for step in steps)
+    assert steps[-1].image.isfinite().all()
+
+
+def test_a_start_that_is_not_finite_is_refused(picture):
+    with pytest.raises(FloatingPointError, match="not finite after 0 steps"):
+        run(picture * math.nan, bowl(picture), steps=3)
+
+
+def test_an_interrupt_returns_the_best_image(picture):
+    def interrupt(image):
+        raise KeyboardInterrupt
+    steps = run(picture, After(3, bowl(picture / 2), interrupt), optimizer="adam", steps=50)
+    assert steps[-1].reason == "interrupted"
+    assert steps[-1].losses["total"] == min(step.losses["total"] for step in steps) < steps[0].losses["total"]
+
+
+def test_an_interrupt_between_steps_returns_from_stylize(picture, painting, network, monkeypatch):
+    def impatient(steps, total):
+        for step in steps:
+            yield step
+            if step.index == 3:
+                raise KeyboardInterrupt
+    monkeypatch.setattr(nst, "progress", impatient)
+    result = nst.stylize(picture, painting, size=None, steps=50, extractor=network, device="cpu")
+    assert result.reason == "interrupted" and len(result.history) == 4 and result.image.shape == picture.shape
+
+
+def test_an_interrupt_before_anything_is_there_is_passed_on(picture):
+    def interrupt(image):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        run(picture, interrupt, steps=3)
+
+
+def test_tolerance_stops_a_run_that_has_converged(picture):
+    def raised(image):  # a bowl whose bottom is at 1
+        total = 1 + bowl(picture / 2)(image)[0]
+        return total, {"total": total}
+    steps = run(picture, raised, optimizer="lbfgs", steps=500, tolerance=0.01)
+    assert len(steps) < 100 and "fell by less than 0.01" in steps[-1].reason
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_weights_may_change_during_a_run(picture, painting, network, optimizer):
+    objective = nst.StyleObjective(picture, painting, extractor=network, style_weight=1)
+    totals, previous = [], None
+    for step in nst.optimize_image(picture, objective, optimizer=optimizer, steps=12):
+        if step.index == 5:
+            assert objective(step.image)[0].item() == pytest.approx(step.losses["total"], rel=1e-2)
+            objective.style_weight, previous = 100, step
+        if step.index == 6:  # the picture carried on: one update away, not back at the start
+            assert (step.image - previous.image).norm() < (step.image - picture).norm() + 1e-6
+            assert step.losses["total"] > 5 * previous.losses["total"]
+        totals.append(step.losses["total"])
+    assert totals[-1] < totals[6] and totals[-1] > totals[5]  # the best under the new weights, not under the old ones
+
+
+def test_texture_synthesis_and_content_reconstruction(picture, painting, network):
+    texture = nst.stylize(None, painting, size=None, steps=5, extractor=network, show_progress=False, device="cpu")
+    inverted = nst.stylize(picture, size=None, steps=5, extractor=network, show_progress=False, start="noise", device="cpu")
+    assert texture.image.shape == painting.shape and texture.history[0]["content"] == 0
+    assert inverted.image.shape == picture.shape and inverted.history[0]["style"] == 0
+    with pytest.raises(ValueError, match="content image, a style image or both"):
+        nst.stylize()
+
+
+def test_stylize_takes_paths_pictures_and_tensors(picture, painting, tmp_path, network):
+    path = nst.save_image(picture, tmp_path / "a.png")
+    options = dict(style=painting, size=32, steps=2, extractor=network, show_progress=False, device="cpu")
+    shapes = {tuple(nst.stylize(source, **options).image.shape) for source in (path, str(path), nst.to_pil(picture), picture)}
+    assert shapes == {(1, 3, 24, 32)}
+
+
+def test_a_start_image_can_be_given(picture, painting, network):
+    options = dict(style=painting, size=None, steps=1, extractor=network, show_progress=False, device="cpu")
+    assert nst.stylize(picture, start=picture, **options).history[0] == nst.stylize(picture, **options).history[0]
+
+
+def test_progress_goes_to_stdout_and_only_when_asked(picture, painting, network, capsys):
+    options = dict(size=None, steps=3, extractor=network, device="cpu")
+    nst.stylize(picture, painting, show_progress=False, **options)
+    assert capsys.readouterr() == ("", "")
+    result = nst.stylize(picture, painting, **options)
+    out, err = capsys.readouterr()
+    assert "3/3 steps" in out and "content" in out and "style" in out and "s/step" in out and err == ""
+    assert "64 x 48 pixels" in repr(result)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"steps": 0}, "at least 1"), ({"style_weight": -1}, "weight of style"), ({"content_weight": math.nan}, "weight of content"),
+    ({"tv_weight": math.inf}, "weight of tv"), ({"style_layer_weights": {"relu1_1": -1}}, "weight of style relu1_1"),
+    ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"learning_rate": 0}, "above 0"), ({"scale": "big"}, "scale is"),
+    ({"style_layers": ["relu9_1"]}, "no layer 'relu9_1'"), ({"start": "nois"}, "kind is"), ({"size": 8}, "at least 16 on each side"),
+])
+def test_bad_options_are_refused_in_one_sentence(picture, painting, network, options, message):
+    with pytest.raises(ValueError, match=message):
+        nst.stylize(picture, painting, **{"extractor": network, "steps": 2, "device": "cpu", "size": None} | options)
+
+
+def test_bfloat16_reaches_the_loss_of_float32(picture, painting):
+    layers = (*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS)
+    exact, rounded = (nst.FeatureExtractor(layers=layers, precision=precision) for precision in ("float32", "bfloat16"))
+    judge = nst.StyleObjective(picture, painting, extractor=exact)
+    options = dict(size=None, steps=60, show_progress=False, device="cpu")
+    losses = [judge(nst.stylize(picture, painting, extractor=extractor, **options).image)[0].item()
+              for extractor in (exact, rounded)]
+    assert losses[1] < 1.1 * losses[0]
