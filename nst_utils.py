@@ -16,7 +16,9 @@ References:
 """
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import io
 import math
 import os
@@ -32,6 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -253,6 +256,7 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYERS = ("relu4_2",)
 COMPACT_WIDTHS = (16, 16, "M", 48, 32, "M", 96, 64, 64, 64, "M", 192, 128, 128, 128, "M", 256)
+CHAIN_KINDS = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.AvgPool2d: "pool"}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -273,13 +277,14 @@ class FeatureExtractor(nn.Module):
     def __init__(self, arch: str = "vgg19_compact", layers: Sequence[str] = STYLE_LAYERS, *, weights="DEFAULT",
                  pooling: str | None = None, precision: str = "auto", device=None, seed: int = 0):
         super().__init__()
+        self._rebuild = functools.partial(FeatureExtractor, arch, layers, weights=weights, pooling=pooling,
+                                          precision=precision, device=device, seed=seed)
         model = load_network(arch, weights=weights, seed=seed)
         nodes = layer_nodes(model)
         self.arch, self.layers = arch, tuple(dict.fromkeys(layers))
         _check_layers(arch, self.layers, nodes)
         self.swapped_pools, self.kept_pools = _swap_pooling(model, pooling)
-        with _quiet():
-            self.body = create_feature_extractor(model.eval(), {nodes.get(name, name): name for name in self.layers})
+        self.body = _cut(model.eval(), {nodes.get(name, name): name for name in self.layers})
         _out_of_place(self.body)
         left = dict(self.body.named_modules())  # the cut network has fewer pools than the whole one
         self.swapped_pools = [name for name in self.swapped_pools if name in left]
@@ -304,6 +309,9 @@ class FeatureExtractor(nn.Module):
         normalised = (image - self.mean) / self.std
         # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
         return self.body(normalised.to(self.dtype, memory_format=torch.channels_last))
+
+    def __reduce__(self):  # a traced graph can't be pickled: another process builds its own from the same arguments
+        return self._rebuild, ()
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Layer name -> (C, H', W') for an image of height x width pixels, without computing anything."""
@@ -421,19 +429,46 @@ def layer_nodes(network: nn.Module) -> dict[str, str]:
     Where `network.features` is a plain chain of convolutions, normalisations, ReLUs and pools (VGG, AlexNet), layers
     are counted per block as in the papers; a pool ends a block. Elsewhere the names are the nodes.
     """
-    kinds = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.AvgPool2d: "pool"}
-    features = getattr(network, "features", None)
-    if not isinstance(features, nn.Sequential) or any(type(module) not in kinds for module in features):
+    if not _is_chain(network):
         with _quiet():
             return {node: node for node in get_graph_node_names(network)[1][1:]}
     names, block, depth = {}, 1, 0
-    for index, module in enumerate(features):
-        kind = kinds[type(module)]
+    for index, module in enumerate(network.features):
+        kind = CHAIN_KINDS[type(module)]
         depth += kind == "conv"
         names[f"pool{block}" if kind == "pool" else f"{kind}{block}_{depth}"] = f"features.{index}"
         if kind == "pool":
             block, depth = block + 1, 0
     return names
+
+
+def _cut(network: nn.Module, wanted: Mapping[str, str]) -> nn.Module:
+    """A module image -> dict of maps that computes no more of the network than the wanted nodes need."""
+    if _is_chain(network):
+        return _Chain(network.features, {int(node.split(".")[1]): name for node, name in wanted.items()})
+    with _quiet():
+        return create_feature_extractor(network, dict(wanted))
+
+
+def _is_chain(network: nn.Module) -> bool:
+    features = getattr(network, "features", None)
+    return isinstance(features, nn.Sequential) and all(type(module) in CHAIN_KINDS for module in features)
+
+
+class _Chain(nn.Module):
+    """The `features` of a VGG up to the last wanted index. Unlike a traced graph it may be built beside running threads."""
+
+    def __init__(self, features: nn.Sequential, wanted: Mapping[int, str]):
+        super().__init__()
+        self.features, self.wanted = features[: max(wanted) + 1], dict(wanted)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = {}
+        for index, module in enumerate(self.features):
+            x = module(x)
+            if index in self.wanted:
+                maps[self.wanted[index]] = x
+        return maps
 
 
 def _check_layers(arch: str, layers: Sequence[str], nodes: Mapping[str, str]) -> None:
@@ -462,15 +497,16 @@ def _swap_pooling(network: nn.Module, pooling: str | None) -> tuple[list[str], l
     return [name for name, _ in pools if name not in kept], kept
 
 
-def _out_of_place(body: torch.fx.GraphModule) -> None:
+def _out_of_place(body: nn.Module) -> None:
     """Make every operation leave its input alone: an in-place ReLU would overwrite the convolution kept before it."""
     for module in body.modules():
         if hasattr(module, "inplace"):
             module.inplace = False
-    for node in body.graph.nodes:
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
-    body.recompile()
+    if isinstance(body, torch.fx.GraphModule):
+        for node in body.graph.nodes:
+            if node.kwargs.get("inplace"):
+                node.kwargs = {**node.kwargs, "inplace": False}
+        body.recompile()
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -493,19 +529,41 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 # ---------------------------------------------------------------------------------------------------------------
 
 
+class _Gram(torch.autograd.Function):
+    """F^T F / P of flat maps (N, P, C), in at least float32 whatever the precision of the maps.
+
+    Written out because the matrix is symmetric, so that one product gives the gradient where autograd would take two,
+    and because that product may be rounded to the precision of the maps: the network's gradient is so in any case.
+    """
+
+    @staticmethod
+    def forward(ctx, flat: Tensor) -> Tensor:
+        ctx.save_for_backward(flat)
+        exact = _full(flat)
+        return exact.transpose(1, 2) @ exact / flat.shape[1]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        flat, = ctx.saved_tensors
+        return flat @ ((gradient + gradient.transpose(1, 2)) / flat.shape[1]).to(flat.dtype)
+
+
+def _full(maps: Tensor) -> Tensor:
+    """Statistics and losses are computed in float32 (or float64), whatever the network computes in."""
+    return maps if maps.dtype == torch.float64 else maps.float()
+
+
 def gram(features: Tensor) -> Tensor:
     """Gram matrix (N, C, C) of feature maps (N, C, H, W): G = F F^T / P, the mean outer product over positions.
 
     Gatys eq. 3 is F F^T; dividing by P makes it independent of the picture's size.
     """
-    # (N, P, C) is how a channels_last map lies in memory: no copy
-    flat = features.permute(0, 2, 3, 1).flatten(1, 2)
-    return flat.transpose(1, 2) @ flat / flat.shape[1]
+    return _Gram.apply(features.permute(0, 2, 3, 1).flatten(1, 2))  # how a channels_last map lies in memory: no copy
 
 
 def mean_std(features: Tensor) -> Tensor:
     """Mean and standard deviation over positions, (N, 2, C), of feature maps (N, C, H, W); Huang & Belongie eq. 5-6."""
-    flat = features.flatten(2)
+    flat = _full(features).flatten(2)
     variance = flat.var(dim=2, correction=0)
     return torch.stack([flat.mean(dim=2), (variance + 1e-5).sqrt()], dim=1)  # 1e-5: finite gradient where constant
 
@@ -571,7 +629,8 @@ class StyleObjective:
     content reconstruction. The targets are computed once, here.
     content_layers, style_layers: None takes the defaults of the VGG family (relu4_2; relu1_1 ... relu5_1).
     style_layer_weights: layer -> w_l of Gatys eq. 5; None gives each of L layers 1/L.
-    statistic: a name in STYLE_STATISTICS or a function of feature maps. scale: see content_loss and style_loss.
+    statistic: a name in STYLE_STATISTICS or a function of feature maps, which come in the network's precision.
+    scale: see content_loss and style_loss.
     extractor: a FeatureExtractor to share between objectives, instead of arch, weights, pooling and precision.
 
     The three weights and `style_layer_weights` are plain attributes: changing them between two steps of
@@ -586,6 +645,7 @@ class StyleObjective:
                  extractor: FeatureExtractor | None = None):
         if content is None and style is None:
             raise ValueError("An objective needs a content image, a style image or both.")
+        self.content, self.style = content, style
         self.content_layers = tuple(content_layers or CONTENT_LAYERS) if content is not None else ()
         self.style_layers = tuple(style_layers or STYLE_LAYERS) if style is not None else ()
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
@@ -601,7 +661,15 @@ class StyleObjective:
             content_maps = {} if content is None else self.extractor(content)
             style_maps = {} if style is None else self.extractor(style)
             self.content_targets = {layer: _full(content_maps[layer]) for layer in self.content_layers}
-            self.style_targets = {layer: self.statistic(_full(style_maps[layer])) for layer in self.style_layers}
+            self.style_targets = {layer: self.statistic(style_maps[layer]) for layer in self.style_layers}
+
+    def reweighted(self, **weights) -> StyleObjective:
+        """The same objective with other weights; network and targets are shared, not copied."""
+        other = copy.copy(self)
+        for name, weight in weights.items():
+            setattr(other, name, weight if name != "style_layer_weights" or weight else self.style_layer_weights)
+        other.weights()
+        return other
 
     def weights(self) -> dict[str, float]:
         """The weights now in force, by term; raises ValueError unless all are finite and not negative."""
@@ -621,18 +689,13 @@ class StyleObjective:
         zero = image.new_zeros(())
         content = sum((content_loss(_full(maps[layer]), target, scale=self.scale).sum()
                        for layer, target in self.content_targets.items()), zero)
-        layers = {layer: style_loss(self.statistic(_full(maps[layer])), target, scale=self.scale).sum()
+        layers = {layer: style_loss(self.statistic(maps[layer]), target, scale=self.scale).sum()
                   for layer, target in self.style_targets.items()}
         style = sum((self.style_layer_weights.get(layer, 0.0) * loss for layer, loss in layers.items()), zero)
         tv = total_variation(image).sum() if self.tv_weight else zero
         terms = {"content": content / max(1, len(self.content_layers)), "style": style, "tv": tv}
         total = sum(weight * terms[term] for term, weight in self.weights().items() if term in terms)
         return total, {"total": total} | terms | {f"style {layer}": loss for layer, loss in layers.items()}
-
-
-def _full(features: Tensor) -> Tensor:
-    """Statistics and losses are computed in float32 (or float64), whatever the network computes in."""
-    return features if features.dtype == torch.float64 else features.float()
 
 
 def _statistic(statistic) -> Callable[[Tensor], Tensor]:
@@ -747,11 +810,13 @@ def _summary(losses: Mapping[str, float]) -> str:
     return ", ".join(f"{term} {losses[term]:.4g}" for term in ("content", "style") if term in losses)
 
 
+BAR = "{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}"
+
+
 def progress(steps: Iterable[Step], total: int) -> Iterator[Step]:
     """Pass steps through and show a bar with their number, content loss, style loss and seconds per step."""
     # on stdout: a notebook shows anything on stderr as a warning
-    with tqdm(total=total, file=sys.stdout, mininterval=0.5, bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt}"
-              " steps, {elapsed}<{remaining}{postfix}") as bar:
+    with tqdm(total=total, file=sys.stdout, mininterval=0.5, bar_format=BAR + "{postfix}") as bar:
         for step in steps:
             pace = step.seconds / max(1, step.index)
             bar.set_postfix_str(f"{_summary(step.losses)}, {pace:.3f} s/step", refresh=False)
@@ -783,28 +848,100 @@ def stylize(content=None, style=None, *, size: int | None = 512, start: str | Te
     them. start: "content" (default), "noise" (default without a content), "style", or an image tensor.
     device: None takes an accelerator if there is one. An interrupt returns the best image so far.
     """
+    target = StyleObjective(*_as_images(content, style, size=size, device=device), **objective)
+    run = optimize_image(_start_image(target, start, seed), target, optimizer=optimizer, steps=steps,
+                         learning_rate=learning_rate, tolerance=tolerance)
+    return _collect(progress(run, steps) if show_progress else run)
+
+
+def _as_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
     device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    content, style = (None if source is None else _as_image(source, size).to(device) for source in (content, style))
-    target = StyleObjective(content, style, **objective)
-    canvas = style if content is None else content
-    if not isinstance(start, Tensor):
-        start = initial_image(canvas, start or ("noise" if content is None else "content"), style=style, seed=seed)
-    history, steps_made = [], optimize_image(start.to(device), target, optimizer=optimizer, steps=steps,
-                                             learning_rate=learning_rate, tolerance=tolerance)
-    best = last = None
+    images = (resize(source, size) if isinstance(source, Tensor) else source and load_image(source, size)
+              for source in sources)
+    return [None if image is None else image.to(device) for image in images]
+
+
+def _start_image(objective: StyleObjective, start: str | Tensor | None, seed: int) -> Tensor:
+    canvas = objective.style if objective.content is None else objective.content
+    if isinstance(start, Tensor):
+        return start.to(canvas.device)
+    kind = start or ("noise" if objective.content is None else "content")
+    return initial_image(canvas, kind, style=objective.style, seed=seed)
+
+
+def _collect(steps: Iterable[Step]) -> Result:
+    """Run through the steps to the Result; an interrupt between two of them keeps the best image."""
+    history, best, last = [], None, None
     try:
-        for last in progress(steps_made, steps) if show_progress else steps_made:
+        for last in steps:
             history.append(last.losses)
             best = last if best is None or last.losses["total"] <= best.losses["total"] else best
-    except KeyboardInterrupt:  # caught between two steps; inside one, optimize_image has handled it
+    except KeyboardInterrupt:  # inside a step, optimize_image has handled it
         if best is None:
             raise
         last = replace(best, seconds=last.seconds, reason="interrupted")
     return Result(last.image, history, last.seconds, last.reason)
 
 
-def _as_image(source, size: int | None) -> Tensor:
-    return resize(source, size) if isinstance(source, Tensor) else load_image(source, size)
+def sweep(cells: Mapping[Any, Mapping], *, executor=None, size: int | None = 512, device=None,
+          show_progress: bool = True, **common) -> dict[Any, Result]:
+    """Run `stylize` once for each cell and return label -> Result, under one progress bar over all of them.
+
+    cells: label -> the keywords (of stylize, content and style among them) in which this run differs from `common`.
+    executor: a concurrent.futures.Executor (a pool of processes, or of a cluster) runs the cells; None runs them here,
+    one after the other. Cells that differ in weights, start and optimiser only share their network and targets.
+    An interrupt returns the cells that are finished.
+    """
+    objectives, jobs = {}, {}
+    for label, cell in cells.items():
+        settings = common | dict(cell)
+        run = {name: settings.pop(name) for name in ("steps", "optimizer", "learning_rate", "tolerance") if name in settings}
+        start, seed = settings.pop("start", None), settings.pop("seed", 0)
+        weights = {name: settings.pop(name) for name in list(settings) if name.endswith("_weight") or name.endswith("_weights")}
+        key = tuple(sorted((name, id(value) if isinstance(value, Tensor) else repr(value)) for name, value in settings.items()))
+        if key not in objectives:
+            images = _as_images(settings.pop("content", None), settings.pop("style", None), size=size, device=device)
+            objectives[key] = StyleObjective(*images, **settings)
+        objective = objectives[key].reweighted(**weights)
+        jobs[label] = (_start_image(objective, start, seed), objective, {"steps": 200} | run)
+    return _run_jobs(jobs, executor, show_progress)
+
+
+def _run_jobs(jobs: Mapping[Any, tuple], executor, show_progress: bool) -> dict[Any, Result]:
+    total, results = sum(run["steps"] for _, _, run in jobs.values()), {}
+    with tqdm(total=total, file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=BAR) as bar:
+        waiting = {executor.submit(_run_job, *job): label for label, job in jobs.items()} if executor else {}
+        for label, job in ({} if executor else jobs).items():
+            results[label] = _collect(_counted(optimize_image(job[0], job[1], **job[2]), bar))
+            if results[label].reason == "interrupted":
+                del results[label]
+                break
+            bar.update(sum(jobs[done][2]["steps"] for done in results) - bar.n)  # a run may have stopped early
+        for future in _as_completed(waiting):
+            results[waiting[future]] = future.result()
+            bar.update(jobs[waiting[future]][2]["steps"])
+    return {label: results[label] for label in jobs if label in results}
+
+
+def _run_job(start: Tensor, objective: StyleObjective, run: Mapping) -> Result:
+    return _collect(optimize_image(start, objective, **run))
+
+
+def _as_completed(futures: Iterable) -> Iterator:
+    """Like concurrent.futures.as_completed, for futures of any executor, Dask's among them."""
+    left = list(futures)
+    while left:
+        done = [future for future in left if future.done()]
+        yield from done
+        left = [future for future in left if future not in done]
+        time.sleep(0.02 if left and not done else 0)
+
+
+def _counted(steps: Iterable[Step], bar: tqdm) -> Iterator[Step]:
+    done = bar.n
+    for step in steps:
+        bar.update(done + step.index - bar.n)
+        yield step
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -886,3 +1023,10 @@ def export_figure(figure, name: str, caption: str, *, folder: Path | str = FIGUR
         path.write_text("# Figures\n\nMade by the notebooks; each is here as PNG and PDF.\n\n" + "\n".join(entries),
                         encoding="utf-8")
     return folder / f"{name}.png"
+
+
+def claim_table(claims: Sequence[tuple[str, str, str, bool]]):
+    """A Markdown table of (claim, who made it, what was measured, whether it holds), for the end of a notebook."""
+    from IPython.display import Markdown
+    lines = [f"| {claim} | {who} | {measured} | {'yes' if holds else '**no**'} |" for claim, who, measured, holds in claims]
+    return Markdown("\n".join(["| claim | made by | measured | holds |", "|---|---|---|---|", *lines]))

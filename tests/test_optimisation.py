@@ -1,4 +1,6 @@
+import concurrent.futures
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -182,3 +184,65 @@ def test_bfloat16_reaches_the_loss_of_float32(picture, painting):
     losses = [judge(nst.stylize(picture, painting, extractor=extractor, **options).image)[0].item()
               for extractor in (exact, rounded)]
     assert losses[1] < 1.1 * losses[0]
+
+
+# -- sweeps -------------------------------------------------------------------------------------------------------
+
+CELLS = {(weight, start): {"style_weight": weight, "start": start} for weight in (1, 100) for start in ("content", "noise")}
+
+
+@pytest.fixture
+def common(picture, painting, network):
+    return dict(content=picture, style=painting, size=None, steps=3, extractor=network, device="cpu", show_progress=False)
+
+
+def test_a_sweep_is_the_single_runs(common):
+    results = nst.sweep(CELLS, **common)
+    assert list(results) == list(CELLS)
+    for label, cell in CELLS.items():
+        assert torch.equal(results[label].image, nst.stylize(**common, **cell).image)
+
+
+def test_a_sweep_on_a_process_pool_gives_the_same_images(common):
+    serial = nst.sweep(CELLS, **common)
+    context = multiprocessing.get_context("spawn")  # the same on Linux, Mac and Windows
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads,
+                                                initargs=(torch.get_num_threads(),)) as executor:
+        pooled = nst.sweep(CELLS, executor=executor, **common)
+    assert list(pooled) == list(serial)
+    assert all(torch.equal(serial[label].image, pooled[label].image) for label in serial)
+
+
+def test_a_sweep_on_a_dask_cluster_gives_the_same_images(common):
+    distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install distributed to test it")
+    serial = nst.sweep(CELLS, **common)
+    with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+        clustered = nst.sweep(CELLS, executor=client.get_executor(), **common)
+    assert all(torch.equal(serial[label].image, clustered[label].image) for label in serial)
+
+
+def test_a_sweep_shares_targets(common, monkeypatch):
+    made = []
+    original = nst.StyleObjective.__init__
+    monkeypatch.setattr(nst.StyleObjective, "__init__", lambda self, *a, **k: made.append(1) or original(self, *a, **k))
+    nst.sweep(CELLS, **common)
+    nst.sweep({layers: {"style_layers": layers} for layers in (("relu1_1",), ("relu2_1",))}, **common)
+    assert len(made) == 1 + 2
+
+
+def test_an_interrupted_sweep_returns_what_is_finished(common, monkeypatch):
+    calls = []
+    original = nst.StyleObjective.__call__
+
+    def impatient(self, image):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return original(self, image)
+    monkeypatch.setattr(nst.StyleObjective, "__call__", impatient)
+    assert list(nst.sweep(CELLS, **common)) == list(CELLS)[:1]
+
+
+def test_a_sweep_shows_one_bar(common, capsys):
+    nst.sweep(CELLS, **common | {"show_progress": True})
+    assert "12/12 steps" in capsys.readouterr().out

@@ -1,0 +1,84 @@
+"""What is committed: notebooks run top to bottom, figures that exist, weights of known size, nothing private."""
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import nst_utils as nst
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def cells(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def code(path):
+    return ["".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_notebook_was_run_top_to_bottom_without_errors(notebook):
+    parts = [cell for cell in cells(notebook) if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in parts] == list(range(1, len(parts) + 1))
+    for output in (output for cell in parts for output in cell["outputs"]):
+        assert output["output_type"] != "error" and output.get("name") != "stderr", output
+
+
+def test_notebook_has_parameters_and_a_checked_cell(notebook):
+    tags = [tag for cell in cells(notebook) for tag in cell["metadata"].get("tags", [])]
+    assert tags.count("parameters") == 1 and "nbval-check-output" in tags
+
+
+def test_cells_and_functions_are_short(notebook):
+    for source in code(notebook):
+        assert len(source.splitlines()) <= 20, source
+        plain = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
+        for node in ast.walk(ast.parse(plain)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 11, node.name
+
+
+def test_nothing_private_in_text_files():
+    private = re.compile(r"/(home|root|work|Users)/|C:\\\\|hf_[A-Za-z0-9]{20}|ghp_[A-Za-z0-9]{20}")
+    files = [*NOTEBOOKS, *ROOT.glob("*.md"), *ROOT.glob("*.py"), *ROOT.glob("data/*.md"), *ROOT.glob("figures/*.md")]
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r'"image/png": "[^"]*"', "", text)
+        assert not private.search(text), (path.name, private.search(text).group())
+
+
+def test_every_picture_that_a_page_shows_exists_and_shows_something():
+    for page in (ROOT / "README.md", ROOT / "figures" / "README.md"):
+        shown = re.findall(r'!\[[^\]]*\]\(([^)]+)\)|src="([^"]+)"', page.read_text(encoding="utf-8"))
+        assert shown, page
+        for name in (first or second for first, second in shown):
+            image = nst.load_image(page.parent / name, 256)
+            assert image.std() > 0.02, name
+
+
+def test_shipped_weights_are_small_plain_and_documented():
+    described = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "data" / "weights").glob("*.pt"):
+        assert path.stat().st_size <= 4 * 2**20 and path.name in described
+        assert all(isinstance(value, torch.Tensor) for value in torch.load(path, weights_only=True).values())
+
+
+def test_style_pictures_come_from_their_script():
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("make_styles", ROOT / "data" / "style" / "make_styles.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert {path.stem for path in (ROOT / "data" / "style").glob("*.jpg")} == set(module.PICTURES)
