@@ -310,8 +310,9 @@ class FeatureExtractor(nn.Module):
         # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
         return self.body(normalised.to(self.dtype, memory_format=torch.channels_last))
 
-    def __reduce__(self):  # a traced graph can't be pickled: another process builds its own from the same arguments
-        return self._rebuild, ()
+    def __reduce_ex__(self, protocol):  # a traced graph can't be pickled: build it again from the same arguments
+        traced = isinstance(self.body, torch.fx.GraphModule)
+        return (self._rebuild, ()) if traced else super().__reduce_ex__(protocol)
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Layer name -> (C, H', W') for an image of height x width pixels, without computing anything."""

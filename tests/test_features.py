@@ -1,3 +1,4 @@
+import pickle
 import shutil
 import urllib.error
 import urllib.request
@@ -213,3 +214,10 @@ def test_weights_from_a_path(tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "g.pth").read_bytes()[:5000])
     with pytest.raises(ValueError, match="can't be read as weights"):
         nst.load_network("googlenet", weights=tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("arch, layer", [("vgg19_compact", "relu2_1"), ("resnet18", "layer1")])
+def test_an_extractor_can_be_sent_to_another_process(arch, layer):
+    extractor = nst.FeatureExtractor(arch, (layer,), weights=None, precision="float32", pooling="avg", seed=4)
+    copy = pickle.loads(pickle.dumps(extractor))
+    assert torch.equal(copy(IMAGE)[layer], extractor(IMAGE)[layer]) and copy.swapped_pools == extractor.swapped_pools

@@ -218,7 +218,8 @@ def test_a_sweep_on_a_dask_cluster_gives_the_same_images(common):
     serial = nst.sweep(CELLS, **common)
     with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
         clustered = nst.sweep(CELLS, executor=client.get_executor(), **common)
-    assert all(torch.equal(serial[label].image, clustered[label].image) for label in serial)
+    # a worker may use another number of threads, which adds in another order
+    assert all(torch.allclose(serial[label].image, clustered[label].image, atol=1e-4) for label in serial)
 
 
 def test_a_sweep_shares_targets(common, monkeypatch):
