@@ -335,7 +335,8 @@ class FeatureExtractor(nn.Module):
     @staticmethod
     def names(arch: str = "vgg19_compact") -> list[str]:
         """All layer names of an architecture, in order of evaluation."""
-        return list(layer_nodes(load_network(arch, weights=None)))
+        with torch.device("meta"):  # names need no numbers
+            return list(layer_nodes(load_network(arch, weights=None)))
 
 
 def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
@@ -668,7 +669,9 @@ class StyleObjective:
         """The same objective with other weights; network and targets are shared, not copied."""
         other = copy.copy(self)
         for name, weight in weights.items():
-            setattr(other, name, weight if name != "style_layer_weights" or weight else self.style_layer_weights)
+            if not hasattr(self, name):
+                raise TypeError(f"There is no {name}{_did_you_mean(name, vars(self))}.")
+            setattr(other, name, weight)
         other.weights()
         return other
 
@@ -747,25 +750,14 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
         raise ValueError(f"steps is at least 1, not {steps}.")
     pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
     make, rate = _optimizer(optimizer, learning_rate)
-    run = make([pixels], rate)
-    project = not isinstance(run, torch.optim.LBFGS)
-    best, recent, evaluations, start = None, [], 0, time.perf_counter()
-    weights, reason = _weights(objective), ""
+    mover, weights = make([pixels], rate), _weights(objective)
+    best, recent, evaluations, reason, start = None, [], 0, "", time.perf_counter()
     for index in range(steps + 1):
         if _weights(objective) != weights:  # another function: its curvature and its best value are unknown
-            weights, best, recent, run = _weights(objective), None, [], make([pixels], rate)
-        shown, terms = pixels.detach().clamp(0, 1), []
-
-        def closure():
-            run.zero_grad()
-            total, losses = objective(pixels)
-            total.backward()
-            terms.append({name: loss.item() for name, loss in losses.items()})
-            return total
-
+            weights, best, recent, mover = _weights(objective), None, [], make([pixels], rate)
+        shown = pixels.detach().clamp(0, 1)
         try:
-            # an optimiser's step evaluates the image first and moves it then, so the first terms belong to `shown`
-            closure() if index == steps else run.step(closure)
+            terms = _evaluate(objective, pixels, mover, move=index < steps)
         except KeyboardInterrupt:
             if best is None:
                 raise
@@ -780,17 +772,34 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
         step = Step(index, evaluations, terms[0], shown, time.perf_counter() - start)
         best = step if best is None or step.losses["total"] <= best.losses["total"] else best
         recent = [*recent[-20:], step.losses["total"]]
-        if index == steps:
-            reason = f"all {steps} steps made"
-            break
         if tolerance and len(recent) == 21 and recent[0] - recent[-1] < tolerance * recent[0]:
             reason = f"the loss fell by less than {tolerance:g} of itself in 20 steps"
             break
-        yield step
-        if project:  # clamping inside an L-BFGS run would falsify its curvature history; it is clamped when shown
-            with torch.no_grad():
-                pixels.clamp_(0, 1)
-    yield replace(best, index=index, evaluations=evaluations, seconds=time.perf_counter() - start, reason=reason)
+        if index < steps:
+            yield step
+    yield replace(best, index=index, evaluations=evaluations, seconds=time.perf_counter() - start,
+                  reason=reason or f"all {steps} steps made")
+
+
+def _evaluate(objective, pixels: Tensor, mover: torch.optim.Optimizer, *, move: bool) -> list[dict[str, float]]:
+    """Evaluate the objective and its gradient, and let the optimiser move the pixels if `move`.
+
+    Returns the loss terms of every evaluation; an optimiser's step evaluates first, so the first are those of the
+    image as it came.
+    """
+    terms = []
+
+    def closure() -> Tensor:
+        mover.zero_grad()
+        total, losses = objective(pixels)
+        total.backward()
+        terms.append({name: loss.item() for name, loss in losses.items()})
+        return total
+
+    mover.step(closure) if move else closure()
+    if not isinstance(mover, torch.optim.LBFGS):  # clamping would falsify the curvature that L-BFGS has gathered
+        pixels.data.clamp_(0, 1)
+    return terms
 
 
 def _weights(objective) -> dict | None:
@@ -909,18 +918,22 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, size: int | None = 512
 
 
 def _run_jobs(jobs: Mapping[Any, tuple], executor, show_progress: bool) -> dict[Any, Result]:
-    total, results = sum(run["steps"] for _, _, run in jobs.values()), {}
-    with tqdm(total=total, file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=BAR) as bar:
-        waiting = {executor.submit(_run_job, *job): label for label, job in jobs.items()} if executor else {}
-        for label, job in ({} if executor else jobs).items():
-            results[label] = _collect(_counted(optimize_image(job[0], job[1], **job[2]), bar))
-            if results[label].reason == "interrupted":
-                del results[label]
-                break
-            bar.update(sum(jobs[done][2]["steps"] for done in results) - bar.n)  # a run may have stopped early
-        for future in _as_completed(waiting):
-            results[waiting[future]] = future.result()
-            bar.update(jobs[waiting[future]][2]["steps"])
+    results, steps = {}, {label: run["steps"] for label, (_, _, run) in jobs.items()}
+    waiting = {executor.submit(_run_job, *job): label for label, job in jobs.items()} if executor else {}
+    with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=BAR) as bar:
+        try:
+            for label, (start, objective, run) in ({} if executor else jobs).items():
+                result = _collect(_counted(optimize_image(start, objective, **run), bar))
+                if result.reason == "interrupted":
+                    break
+                results[label] = result
+                bar.update(sum(steps[done] for done in results) - bar.n)  # the run may have stopped early
+            for future in _as_completed(waiting):
+                results[waiting[future]] = future.result()
+                bar.update(steps[waiting[future]])
+        except KeyboardInterrupt:
+            for future in waiting:
+                future.cancel()
     return {label: results[label] for label in jobs if label in results}
 
 

@@ -22,7 +22,7 @@ def extract(arch, *layers, image=IMAGE, **options):
     ("vgg19_bn", "conv5_1", "features.40"), ("vgg19_compact", "relu5_1", "features.29"), ("alexnet", "relu3_1", "features.7"),
 ])
 def test_layer_names_of_chains(arch, name, node):
-    with torch.device("meta"):  # names need no numbers
+    with torch.device("meta"):
         network = nst._CompactVGG() if arch == "vgg19_compact" else nst.torchvision.models.get_model(arch, weights=None)
     assert nst.layer_nodes(network)[name] == node
 
