@@ -67,7 +67,7 @@ torchvision = _import_torchvision()
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names  # noqa: E402
 
 DATA = Path(__file__).resolve().parent / "data"
-FIGURES = Path(__file__).resolve().parent / "figures"
+FIGURES = Path(os.environ.get("NST_FIGURES") or Path(__file__).resolve().parent / "figures")  # where figures are exported
 
 
 # ---------------------------------------------------------------------------------------------------------------

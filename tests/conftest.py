@@ -1,4 +1,10 @@
 """Small pictures and networks that the tests share; nothing here needs a network connection."""
+import os
+import tempfile
+
+# notebooks that run as tests export their figures into a folder of their own, not over the committed ones
+os.environ.setdefault("NST_FIGURES", tempfile.mkdtemp(prefix="nst-figures-"))
+
 import pytest
 import torch
 

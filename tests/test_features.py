@@ -109,7 +109,9 @@ def test_shapes_without_computing():
     assert extractor.shapes(64, 80) == {layer: tuple(maps.shape[1:]) for layer, maps in extractor(IMAGE).items()}
 
 
-@pytest.mark.parametrize("layers, message", [(("conv4_9",), "nearest: .*conv4_"), (("Relu1_1",), "nearest: .*relu1_1"), ((), "At least one")])
+@pytest.mark.parametrize("layers, message", [
+    (("conv4_9",), "nearest: .*conv4_"), (("Relu1_1",), "nearest: .*relu1_1"), ((), "At least one"),
+])
 def test_unknown_layers(layers, message):
     with pytest.raises(ValueError, match=message):
         nst.FeatureExtractor(layers=layers, weights=None)
