@@ -61,7 +61,8 @@ def plain(arch, precision, evaluations):
     with torch.no_grad():
         photograph, painting = features(content)[4], [gram(x) for x in features(style)]
     pixels = content.clone().requires_grad_(True)
-    optimizer, seconds, start = torch.optim.LBFGS([pixels], max_iter=1, tolerance_grad=0, tolerance_change=-1), [], time.perf_counter()
+    optimizer = torch.optim.LBFGS([pixels], max_iter=1, tolerance_grad=0, tolerance_change=-1)
+    seconds, start = [], time.perf_counter()
 
     def closure():
         optimizer.zero_grad()
@@ -116,7 +117,8 @@ def main():
     middle = {name: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for name, runs in results.items()}
     for name, m in middle.items():
         ratio = middle["vgg19 plain loop"]["per evaluation"] / m["per evaluation"]
-        print(f"| {name} | {m['per evaluation']:.3f} | {ratio:.1f} x faster | {m['evaluations']} | {m['total']:.1f} | {m['memory']:.2f} |")
+        print(f"| {name} | {m['per evaluation']:.3f} | {ratio:.1f} x faster | {m['evaluations']} | {m['total']:.1f} | "
+              f"{m['memory']:.2f} |")
 
 
 if __name__ == "__main__":
