@@ -642,7 +642,7 @@ class StyleObjective:
     def __init__(self, content: Tensor | None = None, style: Tensor | None = None, *, arch: str = "vgg19_compact",
                  weights="DEFAULT", pooling: str | None = None, precision: str = "auto",
                  content_layers: Sequence[str] | None = None, style_layers: Sequence[str] | None = None,
-                 content_weight: float = 1.0, style_weight: float = 20.0, tv_weight: float = 0.0,
+                 content_weight: float = 1.0, style_weight: float = 100.0, tv_weight: float = 0.0,
                  style_layer_weights: Mapping[str, float] | None = None, statistic="gram", scale: str = "relative",
                  extractor: FeatureExtractor | None = None):
         if content is None and style is None:
@@ -820,6 +820,7 @@ def _summary(losses: Mapping[str, float]) -> str:
     return ", ".join(f"{term} {losses[term]:.4g}" for term in ("content", "style") if term in losses)
 
 
+PLAIN = (str, int, float, tuple, list, dict, Path, type(None))
 BAR = "{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}"
 
 
@@ -908,7 +909,8 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, size: int | None = 512
         run = {name: settings.pop(name) for name in ("steps", "optimizer", "learning_rate", "tolerance") if name in settings}
         start, seed = settings.pop("start", None), settings.pop("seed", 0)
         weights = {name: settings.pop(name) for name in list(settings) if name.endswith("_weight") or name.endswith("_weights")}
-        key = tuple(sorted((name, id(value) if isinstance(value, Tensor) else repr(value)) for name, value in settings.items()))
+        # plain settings are equal if they read alike; tensors and networks only if they are the same object
+        key = tuple(sorted((name, repr(value) if isinstance(value, PLAIN) else id(value)) for name, value in settings.items()))
         if key not in objectives:
             images = _as_images(settings.pop("content", None), settings.pop("style", None), size=size, device=device)
             objectives[key] = StyleObjective(*images, **settings)
@@ -976,7 +978,7 @@ def image_grid(images: Sequence[Sequence[Tensor]], *, row_labels: Sequence[str] 
                                 figsize=(cell * columns, cell * sum(ratios) + 0.3 * (bool(col_labels) + bool(title))))
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[], anchor="N")  # pictures of different shape hang from one line
         axis.spines[:].set_visible(False)
     for row, line in zip(axes, images):
         for axis, image in zip(row, line):
@@ -1026,9 +1028,9 @@ def export_figure(figure, name: str, caption: str, *, folder: Path | str = FIGUR
     """
     folder = Path(folder)
     with _replacing(folder / f"{name}.png") as path:
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        figure.savefig(path, dpi=120, metadata={"Software": None})
     with _replacing(folder / f"{name}.pdf") as path:
-        figure.savefig(path, dpi=150, metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        figure.savefig(path, dpi=120, metadata={"CreationDate": None, "Producer": None, "Creator": None})
     with _replacing(folder / f"{name}.txt") as path:
         path.write_text(caption + "\n", encoding="utf-8")
     entries = [f"## {text.stem}\n\n![{text.stem}]({text.stem}.png)\n\n{text.read_text(encoding='utf-8')}"

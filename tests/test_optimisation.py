@@ -232,6 +232,12 @@ def test_a_sweep_shares_targets(common, monkeypatch):
     assert len(made) == 1 + 2
 
 
+def test_a_sweep_tells_networks_of_one_architecture_apart(common):
+    networks = [nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2"), weights=None, seed=seed) for seed in (1, 2)]
+    results = nst.sweep({i: {"extractor": network} for i, network in enumerate(networks)}, **common)
+    assert results[0].history[1] != results[1].history[1]
+
+
 def test_an_interrupted_sweep_returns_what_is_finished(common, monkeypatch):
     calls = []
     original = nst.StyleObjective.__call__
