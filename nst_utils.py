@@ -712,7 +712,10 @@ def _statistic(statistic) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of an optimisation: an image with the losses of exactly this image."""
+    """One step of an optimisation: an image with its own losses.
+
+    L-BFGS leaves the pixels free; its losses are those of the pixels before they are clamped to be shown.
+    """
 
     index: int  # updates made before this image; 0 is the start
     evaluations: int  # of objective and gradient so far
