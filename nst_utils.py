@@ -870,9 +870,8 @@ def stylize(content=None, style=None, *, size: int | None = 512, start: str | Te
 
 def _as_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
     device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    images = (resize(source, size) if isinstance(source, Tensor) else source and load_image(source, size)
-              for source in sources)
-    return [None if image is None else image.to(device) for image in images]
+    read = lambda source: resize(source, size) if isinstance(source, Tensor) else load_image(source, size)  # noqa: E731
+    return [None if source is None else read(source).to(device) for source in sources]
 
 
 def _start_image(objective: StyleObjective, start: str | Tensor | None, seed: int) -> Tensor:
