@@ -8,7 +8,8 @@ Conventions, the same in every function:
 * Layers have names: conv4_2, bn4_2, relu4_2, pool4 in the VGG family, torchvision's node names elsewhere.
 * Sizes are in pixels, times in seconds, and random numbers come from a generator with an explicit seed.
 
-The sections follow the data: images, features, statistics and losses, objective and optimisation, figures.
+The sections follow the data: images, features, statistics and losses, objective and optimisation, the feed-forward
+network, figures.
 
 References:
   Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016 ("Gatys" below).
@@ -379,14 +380,18 @@ class _CompactVGG(nn.Module):
         return self.features(x)
 
 
-def _load_weights(network: nn.Module, arch: str, path: Path) -> None:
+def _load_state(path: Path) -> dict:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no weights file at {path}.") from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} can't be read as weights (truncated, or more than a plain state dict): "
                          f"{str(error).splitlines()[0]}") from error
+
+
+def _load_weights(network: nn.Module, arch: str, path: Path) -> None:
+    state = _load_state(path)
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -565,9 +570,10 @@ def gram(features: Tensor) -> Tensor:
 
 def mean_std(features: Tensor) -> Tensor:
     """Mean and standard deviation over positions, (N, 2, C), of feature maps (N, C, H, W); Huang & Belongie eq. 5-6."""
-    flat = _full(features).flatten(2)
-    variance = flat.var(dim=2, correction=0)
-    return torch.stack([flat.mean(dim=2), (variance + 1e-5).sqrt()], dim=1)  # 1e-5: finite gradient where constant
+    flat = _full(features).permute(0, 2, 3, 1).flatten(1, 2)  # positions first, as a channels_last map lies in memory
+    mean = flat.mean(1, keepdim=True)
+    deviation = ((flat - mean).square().mean(1) + 1e-5).sqrt()  # 1e-5: finite gradient where constant
+    return torch.stack([mean.squeeze(1), deviation], dim=1)
 
 
 STYLE_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "mean_std": mean_std}
@@ -960,6 +966,361 @@ def _counted(steps: Iterable[Step], bar: tqdm) -> Iterator[Step]:
     for step in steps:
         bar.update(done + step.index - bar.n)
         yield step
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 5. Feed-forward: the AdaIN network
+# ---------------------------------------------------------------------------------------------------------------
+
+ADAIN_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+# VGG-19 in reverse, but wide where the maps are small and a channel costs little; "U" doubles height and width
+COMPACT_DECODER = (192, 160, "U", 128, 96, 96, 64, "U", 48, 32, "U", 16, 3)
+
+
+def adain(content: Tensor, style: Tensor) -> Tensor:
+    """Content maps (N, C, H, W) with the mean and deviation that each channel has in the style; Huang & Belongie eq. 8.
+
+    style: feature maps (N, C, H', W'), or their statistics (N, 2, C) as `mean_std` gives them. Returns float32.
+    """
+    wanted, own = (mean_std(style) if style.ndim == 4 else style), mean_std(content)
+    scale = wanted[:, 1] / own[:, 1]
+    shift = wanted[:, 0] - own[:, 0] * scale
+    return _full(content) * scale[..., None, None] + shift[..., None, None]
+
+
+def with_colours_of(image: Tensor, content: Tensor) -> Tensor:
+    """The brightness of an image with the colours of another of the same shape (Gatys et al. 2017, luminance only)."""
+    luma = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(3, 1, 1)
+    return (content + ((image - content) * luma).sum(-3, keepdim=True)).clamp(0, 1)
+
+
+class AdaIN(nn.Module):
+    """Arbitrary style transfer in one pass: encode, give the content's maps the style's statistics, decode.
+
+    arch: a VGG; its layers up to relu4_1 are the fixed encoder. The decoder mirrors them with nearest-neighbour
+    up-sampling and reflection padding, and without normalisation layers (Huang & Belongie 2017, section 5). It is
+    untrained here: `AdaIN.pretrained` loads a trained one, `train_adain` trains one.
+    weights, precision, device: as in FeatureExtractor. seed: of the untrained decoder.
+    """
+
+    def __init__(self, arch: str = "vgg19_compact", *, weights="DEFAULT", precision: str = "auto", device=None, seed: int = 0):
+        super().__init__()
+        self.arch = arch
+        self.encoder = FeatureExtractor(arch, ADAIN_LAYERS, weights=weights, precision=precision, device=device)
+        self.decoder = _decoder(_decoder_widths(self.encoder), seed).to(device or "cpu", memory_format=torch.channels_last)
+
+    @classmethod
+    def pretrained(cls, arch: str = "vgg19_compact", *, path=None, **options) -> AdaIN:
+        """A network with the decoder at `path`; None takes the one that this project trained for vgg19_compact."""
+        if path is None and arch != "vgg19_compact":
+            raise ValueError(f"No decoder for {arch} is shipped, only for vgg19_compact: train one with train_adain, or "
+                             f"load the published one for VGG-19 with AdaIN.from_published(folder).")
+        network = cls(arch, **options)
+        _load_weights(network.decoder, f"a decoder for {arch}", Path(path or DATA / "weights" / f"adain_{arch}.pt"))
+        return network.eval()
+
+    @classmethod
+    def from_published(cls, folder, *, precision: str = "auto", device=None) -> AdaIN:
+        """The VGG-19 network of Huang & Belongie from `vgg_normalised.pth` and `decoder.pth` in `folder`.
+
+        These are the files of naoto0804/pytorch-AdaIN: plain state dicts of one chain each, in which a 1x1
+        convolution normalises the pixels and every convolution pads by reflection.
+        """
+        network = cls("vgg19", weights=None, precision=precision, device="cpu")
+        chain = _published_encoder()
+        _load_weights(chain, "the normalised VGG-19", Path(folder) / "vgg_normalised.pth")
+        _load_weights(network.decoder, "a decoder for VGG-19", Path(folder) / "decoder.pth")
+        encoder = network.encoder
+        encoder.body = _Chain(chain, dict(zip((3, 10, 17, 30), ADAIN_LAYERS))).to(encoder.dtype).requires_grad_(False)
+        encoder.mean.zero_()  # its first convolution normalises
+        encoder.std.fill_(1)
+        return network.eval().to(device or "cpu", memory_format=torch.channels_last)
+
+    def save(self, path) -> Path:
+        """Write the decoder as a plain state dict in half precision; `pretrained(path=...)` reads it."""
+        path = Path(path)
+        with _replacing(path) as temporary:
+            temporary.write_bytes(_as_bytes({name: value.cpu().half() for name, value in self.decoder.state_dict().items()}))
+        return path
+
+    def decode(self, maps: Tensor) -> Tensor:
+        """Maps (N, C, H, W) at relu4_1 -> images (N, 3, 8 H, 8 W), not clamped."""
+        # not by autocast, which on a CPU pads in float32
+        rounded = {name: value.to(self.encoder.dtype) for name, value in self.decoder.named_parameters()}
+        maps = maps.to(self.encoder.dtype, memory_format=torch.channels_last)
+        return _full(torch.func.functional_call(self.decoder, rounded, (maps,)))
+
+    @torch.no_grad()
+    def statistics(self, style: Tensor) -> Tensor:
+        """What is kept of a style image (1, 3, H, W): mean and deviation (1, 2, C) at relu4_1. Compute once, use often."""
+        return mean_std(self.encoder(style)["relu4_1"])
+
+    @torch.no_grad()
+    def stylize(self, content: Tensor, style, *, alpha: float = 1.0, weights: Sequence[float] | None = None,
+                masks: Sequence[Tensor] | None = None, keep_colours: bool = False) -> Tensor:
+        """`content` (1, 3, H, W) in the style of `style`: an image (1, 3, H, W) in [0, 1].
+
+        style: an image of any size, its `statistics`, or a list of these. alpha: from 0 (the decoded content) to 1
+        (all of the style). weights: how much of each of several styles; None takes equal parts. masks: instead of
+        weights, one (1, 1, h, w) per style with values from 0 to 1: where in the picture it is used.
+        keep_colours: take only the brightness from the result, see `with_colours_of`.
+        """
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is between 0 and 1, not {alpha}.")
+        styles = [style] if isinstance(style, Tensor) else list(style)
+        statistics = [self.statistics(one) if one.ndim == 4 else one for one in styles]
+        height, width = content.shape[-2:]
+        padding = 0, -width % 8, 0, -height % 8  # to a multiple of the encoder's stride; cut off again below
+        maps = _full(self.encoder(F.pad(content, padding, mode="replicate"))["relu4_1"])
+        shares = _shares(len(styles), weights, masks, maps)
+        target = sum(share * adain(maps, statistic) for share, statistic in zip(shares, statistics))
+        image = self.decode(maps + alpha * (target - maps))[..., :height, :width].clamp(0, 1)
+        return with_colours_of(image, content) if keep_colours else image
+
+
+def _shares(count: int, weights, masks, maps: Tensor) -> list:
+    """How much of each style: numbers, or maps (1, 1, H, W); they add up to 1 everywhere."""
+    parts = [1.0] * count if weights is None and masks is None else list(weights if masks is None else masks)
+    if len(parts) != count:
+        raise ValueError(f"There are {count} styles, but {len(parts)} {'weights' if masks is None else 'masks'}.")
+    if masks is not None:
+        parts = [F.interpolate(mask.to(maps), maps.shape[-2:], mode="bilinear", antialias=True) for mask in parts]
+        total = sum(parts)
+        return [torch.where(total > 1e-3, part / total.clamp_min(1e-3), 1 / count) for part in parts]
+    if min(parts) < 0 or not 0 < sum(parts) < math.inf:
+        raise ValueError(f"The weights of styles are finite, at least 0 and not all 0, not {parts}.")
+    return [part / sum(parts) for part in parts]
+
+
+def _decoder_widths(encoder: FeatureExtractor) -> tuple:
+    if encoder.arch == "vgg19_compact":
+        return COMPACT_DECODER
+    if not isinstance(encoder.body, _Chain):
+        raise ValueError(f"AdaIN needs a VGG as its encoder, not {encoder.arch}.")
+    convolutions = [module for module in encoder.body.features if not isinstance(module, nn.ReLU | nn.BatchNorm2d)]
+    mirrored = [m.in_channels if isinstance(m, nn.Conv2d) else "U" for m in reversed(convolutions)]
+    return convolutions[-1].out_channels, *mirrored
+
+
+def _decoder(widths: Sequence, seed: int) -> nn.Sequential:
+    modules, channels = [], widths[0]
+    for width in widths[1:]:
+        if width == "U":
+            modules.append(nn.Upsample(scale_factor=2, mode="nearest"))
+            continue
+        modules += [nn.ReflectionPad2d(1), nn.Conv2d(channels, width, 3), nn.ReLU()]
+        channels = width
+    generator = torch.Generator().manual_seed(seed)
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(module.bias)
+    with torch.no_grad():  # begin with a nearly grey picture: anything wilder has to be unlearnt first
+        modules[-2].weight.mul_(0.1)
+        modules[-2].bias.fill_(0.5)
+    return nn.Sequential(*modules[:-1])  # no ReLU on the pixels
+
+
+def _published_encoder() -> nn.Sequential:
+    modules, channels = [nn.Conv2d(3, 3, 1)], 3
+    for width in (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512):
+        if width == "M":
+            modules.append(nn.MaxPool2d(2, ceil_mode=True))
+        else:
+            modules += [nn.ReflectionPad2d(1), nn.Conv2d(channels, width, 3), nn.ReLU()]
+            channels = width
+    return nn.Sequential(*modules)
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One update of a decoder."""
+
+    index: int  # updates made so far, this one included
+    losses: dict[str, float]  # "total", "content", "style", "identity" of this batch, before the update
+    seconds: float  # of training so far, those before a resumption included
+    skipped: int  # pictures left out so far because they can't be read or are smaller than a crop
+    note: str = ""  # on the first step after a resumption: from where
+
+
+def train_adain(network: AdaIN, contents, styles, *, steps: int = 8000, batch: int = 8, size: int = 288, crop: int = 128,
+                learning_rate: float = 5e-4, style_weight: float = 10.0, identity_weight: float = 20.0,
+                checkpoint=None, checkpoint_every: int = 500, seed: int = 0, accelerator=None) -> Iterator[TrainingStep]:
+    """Train the decoder of `network` and yield a TrainingStep after each update.
+
+    contents, styles: a folder of pictures each, or several, which are then drawn from equally often.
+    size, crop: the short side to which pictures are reduced and the side of the square crops, in pixels.
+    style_weight, identity_weight: weights beside the content loss, see `_AdaINLosses`.
+    checkpoint: a file, written every `checkpoint_every` steps and at the end. If it is there, training goes on from it
+    and gives on a CPU the same bits as a run without a break; the one before it is kept as `NAME.previous`.
+
+    accelerator: a Hugging Face Accelerator; None makes one, which takes a GPU if there is one and moves the network there.
+    Under `accelerate launch` or `notebook_launcher` the same call runs on several, each with its own `batch` of the draws,
+    which are functions of seed and step.
+    Raises ValueError if a folder has fewer than two usable pictures or the checkpoint does not fit,
+    FloatingPointError if a loss is not finite (the last checkpoint stays as it is).
+    The paper takes size 512, crop 256, 160,000 steps, Adam at 1e-4, and no identity loss.
+    """
+    from accelerate import Accelerator
+    if not 16 <= crop <= size:
+        raise ValueError(f"crop is at least 16 and at most size, not {crop} with a size of {size}.")
+    photographs, paintings = (_Pictures(source, size, crop, seed + stream) for stream, source in enumerate((contents, styles)))
+    accelerator = accelerator or Accelerator()
+    optimizer = torch.optim.Adam(network.decoder.parameters(), lr=learning_rate)
+    done, before, note = _resume(checkpoint, network, optimizer)
+    model, optimizer = accelerator.prepare(_AdaINLosses(network), optimizer)
+    start = time.perf_counter()
+    for step in range(done, steps):
+        for group in optimizer.param_groups:  # constant, then falling to 0 over the last half
+            group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
+        first = (step * accelerator.num_processes + accelerator.process_index) * batch
+        losses = model(*(pictures.batch(first, batch).to(accelerator.device) for pictures in (photographs, paintings)))
+        losses["total"] = losses["content"] + style_weight * losses["style"] + identity_weight * losses["identity"]
+        values = accelerator.reduce(torch.stack([*losses.values()]).detach(), "mean").tolist()
+        if not all(map(math.isfinite, values)):
+            raise FloatingPointError(f"The loss of step {step + 1} is not finite: training stopped; lower the learning rate "
+                                     f"and go on from the last checkpoint.")
+        optimizer.zero_grad()
+        accelerator.backward(losses["total"])
+        optimizer.step()
+        seconds = before + time.perf_counter() - start
+        if checkpoint and accelerator.is_main_process and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            _write_checkpoint(Path(checkpoint), {
+                "arch": network.arch, "step": step + 1, "seconds": seconds, "decoder": network.decoder.state_dict(),
+                "optimizer": optimizer.state_dict()})
+        yield TrainingStep(step + 1, dict(zip(losses, values)), seconds, len(photographs.skipped) + len(paintings.skipped), note)
+        note = ""
+
+
+class _AdaINLosses(nn.Module):
+    """The terms of the training loss, means over the batch: a module, so that Accelerate can distribute it.
+
+    content: relative error of the result's maps against t = AdaIN(f(c), f(s)) at relu4_1 (Huang & Belongie eq. 12).
+    style: relative error of means and deviations, averaged over ADAIN_LAYERS (eq. 13). Relative errors instead of the
+        paper's norms make the terms comparable and independent of the encoder.
+    identity: squared error of decoded photographs against themselves (Park & Lee 2019, eq. 7), on half the batch to save
+        time. Not in the paper; it gives the decoder a target per pixel, and an hour of training goes much further.
+    """
+
+    def __init__(self, network: AdaIN):
+        super().__init__()
+        self.network = network
+
+    def forward(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        encoder = self.network.encoder
+        with torch.no_grad():
+            photograph = _full(encoder(content)["relu4_1"])
+            wanted = {layer: mean_std(maps) for layer, maps in encoder(style).items()}
+            target = adain(photograph, wanted["relu4_1"])
+        half = (len(content) + 1) // 2
+        result, same = self.network.decode(torch.cat([target, photograph[:half]])).split([len(content), half])
+        maps = encoder(result)
+        style_terms = [relative_error(mean_std(maps[layer]), wanted[layer]).mean() for layer in ADAIN_LAYERS]
+        return {"content": relative_error(_full(maps["relu4_1"]), target).mean(),
+                "style": torch.stack(style_terms).mean(), "identity": F.mse_loss(same, content[:half])}
+
+
+class _Pictures:
+    """Endless draws of square crops from folders; draw number k is the same whenever and wherever it is made."""
+
+    def __init__(self, source, size: int, crop: int, seed: int):
+        folders = [source] if isinstance(source, str | Path) else list(source)
+        self.folders = [_picture_files(Path(folder)) for folder in folders]
+        self.size, self.crop, self.seed, self.skipped = size, crop, seed, set()
+        self.read = functools.lru_cache(maxsize=2048)(self._read)  # 8-bit and reduced: 0.7 GB at a size of 288
+
+    def batch(self, first: int, count: int) -> Tensor:
+        return torch.stack([self.draw(number) for number in range(first, first + count)])
+
+    def draw(self, number: int) -> Tensor:
+        """A window of 1 to 1.5 times `crop` pixels a side, shrunk to (3, crop, crop), half of them mirrored."""
+        picture, generator = self.picture(number), _generator(self.seed, 1, number)
+        height, width = picture.shape[-2:]
+        side = _random_int(self.crop, min(height, width, self.crop * 3 // 2), generator)
+        top, left = _random_int(0, height - side, generator), _random_int(0, width - side, generator)
+        window = picture[:, top:top + side, left:left + side].float().div(255)
+        window = window.flip(-1) if _random_int(0, 1, generator) else window
+        return resize(window[None], self.crop)[0]
+
+    def picture(self, number: int) -> Tensor:
+        """The picture of a draw, 8-bit (3, H, W): folders in turn, each in a new random order when it is used up."""
+        files = self.folders[number % len(self.folders)]
+        turn, place = divmod(number // len(self.folders), len(files))
+        order = torch.randperm(len(files), generator=_generator(self.seed, 0, turn, number % len(self.folders))).tolist()
+        for path in (files[index] for index in order[place:] + order[:place]):
+            if path not in self.skipped:
+                try:
+                    return self.read(path)
+                except (OSError, ValueError):
+                    self.skipped.add(path)
+            if len(self.skipped.intersection(files)) > len(files) - 2:
+                break
+        raise ValueError(f"{files[0].parent} has fewer than two pictures that can be read and have {self.crop} pixels or more "
+                         f"on each side.")
+
+    def _read(self, path: Path) -> Tensor:
+        picture = load_image(path)
+        if min(picture.shape[-2:]) < self.crop:
+            raise ValueError("smaller than a crop")
+        picture = resize(picture, self.size, "short")
+        return (picture[0] * 255).round().to(torch.uint8)
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}.")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in Image.registered_extensions())
+    if len(files) < 2:
+        raise ValueError(f"{folder} holds {len(files)} picture{'s' * (len(files) != 1)}; training needs at least two.")
+    return files
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """A generator of random numbers that belongs to these numbers and to no others."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _random_int(low: int, high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _as_bytes(state: Mapping) -> memoryview:
+    """What torch.save writes: made in memory first, so that a full disk is an OSError like any other."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")
+
+
+def _write_checkpoint(path: Path, state: Mapping) -> None:
+    """Killed at any moment, this leaves the old checkpoint, the new one, or the old one under the previous one's name."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(_as_bytes(state))
+        if path.exists():
+            os.replace(path, _previous(path))
+
+
+def _resume(checkpoint, network: AdaIN, optimizer: torch.optim.Optimizer) -> tuple[int, float, str]:
+    """Load what a checkpoint holds; return the steps and seconds behind it and a note on where it came from."""
+    paths = [] if checkpoint is None else [path for path in (Path(checkpoint), _previous(Path(checkpoint))) if path.exists()]
+    problems = []
+    for path in paths:
+        try:
+            state = _load_state(path)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if state["arch"] != network.arch:
+            raise ValueError(f"{path} belongs to an AdaIN on {state['arch']}, not on {network.arch}.")
+        network.decoder.load_state_dict(state["decoder"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["step"], state["seconds"], " ".join([*problems, f"Resumed at step {state['step']} from {path.name}."])
+    if problems:
+        raise ValueError(" ".join(problems))
+    return 0, 0.0, ""
 
 
 # ---------------------------------------------------------------------------------------------------------------
