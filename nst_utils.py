@@ -17,22 +17,31 @@ References:
 """
 from __future__ import annotations
 
+import atexit
+import bisect
 import copy
+import ctypes
 import difflib
 import functools
+import html
+import inspect
 import io
+import itertools
 import math
 import os
 import pickle
+import shutil
 import socket
+import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -317,10 +326,31 @@ class FeatureExtractor(nn.Module):
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Layer name -> (C, H', W') for an image of height x width pixels, without computing anything."""
+        return {layer: tuple(feature.shape[1:]) for layer, feature in self._without_numbers(height, width).items()}
+
+    def memory(self, height: int, width: int) -> int:
+        """About how many bytes a step of L-BFGS takes at its peak for an image of height x width pixels.
+
+        Counted are the tensors that autograd keeps, by a run without numbers, weights among them; on top of them three
+        float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves.
+        """
+        kept = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage()._cdata] = tensor
+            return tensor
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = self._without_numbers(height, width, requires_grad=True)
+        sizes = [tensor.untyped_storage().nbytes() for tensor in kept.values()]
+        largest = max(feature.numel() for feature in features.values())
+        pixels = 3 * height * width
+        return sum(sizes) + 12 * largest + 4 * pixels * (2 * _history(pixels) + 10) + 350 * 2**20
+
+    def _without_numbers(self, height: int, width: int, requires_grad: bool = False) -> dict[str, Tensor]:
         empty = {key: value.to("meta") for key, value in (*self.body.named_parameters(), *self.body.named_buffers())}
-        image = torch.empty(1, 3, height, width, dtype=self.dtype, device="meta")
-        features = torch.func.functional_call(self.body, empty, (image,))
-        return {layer: tuple(feature.shape[1:]) for layer, feature in features.items()}
+        image = torch.empty(1, 3, height, width, dtype=self.dtype, device="meta", requires_grad=requires_grad)
+        return torch.func.functional_call(self.body, empty, (image.to(memory_format=torch.channels_last),))
 
     def _smallest_side(self) -> int:
         low, high = 0, 512  # low fails, high works
@@ -387,7 +417,7 @@ def _load_state(path: Path) -> dict:
         raise FileNotFoundError(f"There is no weights file at {path}.") from None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} can't be read as weights (truncated, or more than a plain state dict): "
-                         f"{str(error).splitlines()[0]}") from error
+                         f"{(str(error) or 'it is empty').splitlines()[0]}") from error
 
 
 def _load_weights(network: nn.Module, arch: str, path: Path) -> None:
@@ -631,7 +661,8 @@ def total_variation(image: Tensor, *, power: int = 2) -> Tensor:
 
 
 class StyleObjective:
-    """What an image is asked to be: content_weight * content + style_weight * style + tv_weight * total variation.
+    """What an image is asked to be: content_weight * content + style_weight * style + tv_weight * total variation
+    + range_weight * mean squared distance of the values from [0, 1].
 
     content, style: images (1, 3, H, W), not necessarily of one size. content=None is texture synthesis, style=None is
     content reconstruction. The targets are computed once, here.
@@ -639,16 +670,18 @@ class StyleObjective:
     style_layer_weights: layer -> w_l of Gatys eq. 5; None gives each of L layers 1/L.
     statistic: a name in STYLE_STATISTICS or a function of feature maps, which come in the network's precision.
     scale: see content_loss and style_loss.
+    range_weight: L-BFGS leaves the values free, and clamping them at the end can double the loss; with scale="relative",
+    1000 keeps them in [0, 1] at no cost.
     extractor: a FeatureExtractor to share between objectives, instead of arch, weights, pooling and precision.
 
-    The three weights and `style_layer_weights` are plain attributes: changing them between two steps of
+    The four weights and `style_layer_weights` are plain attributes: changing them between two steps of
     `optimize_image` steers a running optimisation.
     """
 
     def __init__(self, content: Tensor | None = None, style: Tensor | None = None, *, arch: str = "vgg19_compact",
                  weights="DEFAULT", pooling: str | None = None, precision: str = "auto",
                  content_layers: Sequence[str] | None = None, style_layers: Sequence[str] | None = None,
-                 content_weight: float = 1.0, style_weight: float = 100.0, tv_weight: float = 0.0,
+                 content_weight: float = 1.0, style_weight: float = 100.0, tv_weight: float = 0.0, range_weight: float = 0.0,
                  style_layer_weights: Mapping[str, float] | None = None, statistic="gram", scale: str = "relative",
                  extractor: FeatureExtractor | None = None):
         if content is None and style is None:
@@ -657,6 +690,7 @@ class StyleObjective:
         self.content_layers = tuple(content_layers or CONTENT_LAYERS) if content is not None else ()
         self.style_layers = tuple(style_layers or STYLE_LAYERS) if style is not None else ()
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
+        self.range_weight = range_weight
         self.style_layer_weights = dict(style_layer_weights or
                                         {layer: 1 / len(self.style_layers) for layer in self.style_layers})
         self.statistic, self.scale = _statistic(statistic), _checked_scale(scale)
@@ -664,6 +698,8 @@ class StyleObjective:
         device = (style if content is None else content).device
         self.extractor = extractor or FeatureExtractor(arch, (*self.content_layers, *self.style_layers), weights=weights,
                                                        pooling=pooling, precision=precision, device=device)
+        _keep_freed_memory()
+        _check_memory(self.extractor, style if content is None else content)
         _check_layers("The extractor", (*self.content_layers, *self.style_layers), dict.fromkeys(self.extractor.layers))
         with torch.no_grad():
             content_maps = {} if content is None else self.extractor(content)
@@ -684,7 +720,8 @@ class StyleObjective:
     def weights(self) -> dict[str, float]:
         """The weights now in force, by term; raises ValueError unless all are finite and not negative."""
         layers = {f"style {layer}": weight for layer, weight in self.style_layer_weights.items()}
-        weights = {"content": self.content_weight, "style": self.style_weight, "tv": self.tv_weight} | layers
+        weights = {"content": self.content_weight, "style": self.style_weight, "tv": self.tv_weight,
+                   "range": self.range_weight} | layers
         for name, weight in weights.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"The weight of {name} is a finite number of at least 0, not {weight}.")
@@ -693,7 +730,8 @@ class StyleObjective:
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The total to minimise and its terms, each a scalar, for an image (1, 3, H, W).
 
-        The terms "content", "style" and "tv" are without their weights; "style relu1_1" etc. are the single layers.
+        The terms "content", "style", "tv" (and "range" if it is weighted) are without their weights; "style relu1_1"
+        etc. are the single layers.
         """
         maps = self.extractor(image)
         zero = image.new_zeros(())
@@ -704,8 +742,45 @@ class StyleObjective:
         style = sum((self.style_layer_weights.get(layer, 0.0) * loss for layer, loss in layers.items()), zero)
         tv = total_variation(image).sum() if self.tv_weight else zero
         terms = {"content": content / max(1, len(self.content_layers)), "style": style, "tv": tv}
+        if self.range_weight:
+            terms["range"] = (image - image.clamp(0, 1)).square().mean()
         total = sum(weight * terms[term] for term, weight in self.weights().items() if term in terms)
         return total, {"total": total} | terms | {f"style {layer}": loss for layer, loss in layers.items()}
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep freed buffers of up to 256 MB: getting them anew each time is a tenth of an evaluation.
+
+    Linux with glibc only; elsewhere nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(-3, 2**28)  # M_MMAP_THRESHOLD
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+
+
+def _check_memory(extractor: FeatureExtractor, image: Tensor) -> None:
+    """Refuse a picture whose optimisation can't fit, and say which size can."""
+    (height, width), free = image.shape[-2:], _available_memory(image.device)
+    if min(height, width) < extractor.min_size or extractor.memory(height, width) <= free:
+        return
+    long = max(height, width)
+    need = lambda side: extractor.memory(*(max(extractor.min_size, side * n // long) for n in (height, width)))  # noqa: E731
+    largest = bisect.bisect_right(range(extractor.min_size, long), free, key=need) + extractor.min_size - 1
+    raise ValueError(f"{width} x {height} pixels with {extractor.arch} take about {need(long) / 1e9:.1f} GB, but "
+                     f"{free / 1e9:.1f} GB are free: the largest size that can fit is {largest} pixels on the long side.")
+
+
+def _available_memory(device: torch.device) -> float:
+    """Free memory in bytes; infinite where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        import psutil
+    except ImportError:
+        return math.inf
+    return psutil.virtual_memory().available if device.type == "cpu" else math.inf
 
 
 def _statistic(statistic) -> Callable[[Tensor], Tensor]:
@@ -731,15 +806,48 @@ class Step:
     reason: str = ""  # why the run stopped, on the last step only
 
 
+class _LBFGS(torch.optim.LBFGS):
+    """torch's L-BFGS, made safe at its start, where it stalls or leaps if the objective is badly scaled.
+
+    Until it has measured a positive curvature, torch steps along the bare gradient, however short or long that is, and
+    curvatures below an absolute 1e-10 count as none. Here the gradient is scaled once, so that such a step is FIRST_STEP per
+    pixel (root mean square, up to a factor of 2). The scale is a power of two: it changes no bit once curvature is known.
+    The other way round, the first step of torch is so small that its gradients differ by little but rounding. A curvature
+    is believed if gradient change and step are not all but orthogonal: random ones are, true ones have a cosine above 0.1.
+    """
+
+    FIRST_STEP, ORTHOGONAL, scale = 1 / 16, 0.02, None
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        pixels = self.param_groups[0]["params"][0]
+
+        def scaled() -> Tensor:
+            total, state = closure(), self.state[pixels]
+            if self.scale is None:
+                self.scale = self.FIRST_STEP / 2.0 ** math.frexp(pixels.grad.square().mean().sqrt().item())[1]
+            pixels.grad.mul_(self.scale)
+            if "d" in state:  # torch's names: the last step was t * d
+                change, step = pixels.grad.flatten() - state["prev_flat_grad"], state["d"]
+                if change.dot(step) < self.ORTHOGONAL * change.norm() * step.norm():
+                    state["t"] = 0.0  # of a step of length 0 torch learns nothing
+            return total
+        return super().step(scaled)
+
+
 OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels and learning rate, its default)
     # max_iter=1: torch's L-BFGS would otherwise evaluate up to 20 times within one step. Tolerances of 0 and below
     # never fire: they are absolute, and a relative loss is small long before the picture is done.
-    "lbfgs": (lambda pixels, rate: torch.optim.LBFGS(pixels, lr=rate, max_iter=1, history_size=50, tolerance_grad=0,
-                                                     tolerance_change=-1), 1.0),
+    "lbfgs": (lambda pixels, rate: _LBFGS(pixels, lr=rate, max_iter=1, history_size=_history(pixels[0].numel()),
+                                          tolerance_grad=0, tolerance_change=-1), 1.0),
     "adam": (lambda pixels, rate: torch.optim.Adam(pixels, lr=rate), 0.02),
     # the gradient of a relative loss at one pixel falls with the number of pixels, so the rate grows with it
     "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0].numel(), momentum=0.9), 2e-5),
 }
+
+
+def _history(numbers: int) -> int:
+    """How many pairs of vectors L-BFGS remembers: half a gigabyte of them at most."""
+    return min(50, max(4, 2**26 // numbers))
 
 
 def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 200, learning_rate: float | None = None,
@@ -788,6 +896,37 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
             yield step
     yield replace(best, index=index, evaluations=evaluations, seconds=time.perf_counter() - start,
                   reason=reason or f"all {steps} steps made")
+
+
+def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int] = (256, 512), steps: int | Sequence[int] = (100, 40),
+                   start: str | Tensor | None = None, seed: int = 0, optimizer="lbfgs", learning_rate: float | None = None,
+                   tolerance: float = 0.0, device=None, range_weight: float = 1000.0, **objective) -> Iterator[Step]:
+    """Optimise at growing sizes, each from the enlarged picture of the size before; yields the Steps of all of them.
+
+    Large strokes and colours settle where an evaluation is cheap (Gatys et al. 2017, "Controlling Perceptual Factors").
+    sizes: long sides in pixels, ascending. steps: updates at each size, one number for all or one for each. The other
+    keywords are those of `stylize`. Index, evaluations and seconds run on through the sizes; losses are those of the
+    size at hand, so compare them within one size only. The last Step says in `reason` why the run stopped.
+    """
+    counts = [steps] * len(sizes) if isinstance(steps, int) else list(steps)
+    if not sizes or list(sizes) != sorted(set(sizes)) or len(counts) != len(sizes):
+        raise ValueError(f"sizes ascend, and steps is one number or one for each size: not {list(sizes)} with steps {steps}.")
+    begin, before, last = time.perf_counter(), None, None
+    for size, count in zip(sizes, counts):
+        target = StyleObjective(*_as_images(content, style, size=size, device=device), range_weight=range_weight, **objective)
+        objective["extractor"] = target.extractor  # built once
+        start = resize(start, size) if isinstance(start, Tensor) else start
+        image = _start_image(target, start if last is None else last.image, seed)
+        image = F.interpolate(image, _canvas(target).shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+        for step in optimize_image(image, target, optimizer=optimizer, steps=count, learning_rate=learning_rate,
+                                   tolerance=tolerance):
+            last = replace(step, index=step.index + (before.index if before else 0), seconds=time.perf_counter() - begin,
+                           evaluations=step.evaluations + (before.evaluations if before else 0))
+            stop = size == sizes[-1] or step.reason.startswith(("interrupted", "the loss is not finite"))
+            yield last if stop else replace(last, reason="")
+        if stop:
+            return
+        before = last
 
 
 def _evaluate(objective, pixels: Tensor, mover: torch.optim.Optimizer, *, move: bool) -> list[dict[str, float]]:
@@ -858,20 +997,26 @@ class Result:
         return f"{width} x {height} pixels in {self.seconds:.1f} s: {_summary(self.history[-1])} ({self.reason})"
 
 
-def stylize(content=None, style=None, *, size: int | None = 512, start: str | Tensor | None = None, seed: int = 0,
-            steps: int = 200, optimizer="lbfgs", learning_rate: float | None = None, tolerance: float = 0.0,
-            device=None, show_progress: bool = True, **objective) -> Result:
+def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence[int] = (),
+            start: str | Tensor | None = None, seed: int = 0, steps: int | Sequence[int] = 200, optimizer="lbfgs",
+            learning_rate: float | None = None, tolerance: float = 0.0, device=None, show_progress: bool = True,
+            **objective) -> Result:
     """Paint `content` in the style of `style`: the front door to everything above.
 
     content, style: paths, PIL pictures or tensors (1, 3, H, W); either may be None, see StyleObjective, which also
     takes all other keywords (arch, content_weight, style_weight, ...). size: long side in pixels of both, None keeps
-    them. start: "content" (default), "noise" (default without a content), "style", or an image tensor.
+    them. sizes: several of them instead, ascending, for coarse_to_fine; then steps may be one number for each.
+    start: "content" (default), "noise" (default without a content), "style", or an image tensor.
     device: None takes an accelerator if there is one. An interrupt returns the best image so far.
     """
-    target = StyleObjective(*_as_images(content, style, size=size, device=device), **objective)
-    run = optimize_image(_start_image(target, start, seed), target, optimizer=optimizer, steps=steps,
-                         learning_rate=learning_rate, tolerance=tolerance)
-    return _collect(progress(run, steps) if show_progress else run)
+    how = {"optimizer": optimizer, "steps": steps, "learning_rate": learning_rate, "tolerance": tolerance}
+    if sizes:
+        run = coarse_to_fine(content, style, sizes=sizes, start=start, seed=seed, device=device, **how, **objective)
+    else:
+        target = StyleObjective(*_as_images(content, style, size=size, device=device), **objective)
+        run = optimize_image(_start_image(target, start, seed), target, **how)
+    total = sum(steps) if isinstance(steps, Sequence) else steps * max(1, len(sizes))
+    return _collect(progress(run, total) if show_progress else run)
 
 
 def _as_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
@@ -881,11 +1026,15 @@ def _as_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
 
 
 def _start_image(objective: StyleObjective, start: str | Tensor | None, seed: int) -> Tensor:
-    canvas = objective.style if objective.content is None else objective.content
+    canvas = _canvas(objective)
     if isinstance(start, Tensor):
         return start.to(canvas.device)
     kind = start or ("noise" if objective.content is None else "content")
     return initial_image(canvas, kind, style=objective.style, seed=seed)
+
+
+def _canvas(objective: StyleObjective) -> Tensor:
+    return objective.style if objective.content is None else objective.content
 
 
 def _collect(steps: Iterable[Step]) -> Result:
@@ -894,6 +1043,7 @@ def _collect(steps: Iterable[Step]) -> Result:
     try:
         for last in steps:
             history.append(last.losses)
+            best = best if best is not None and best.image.shape == last.image.shape else None  # losses of two sizes differ
             best = last if best is None or last.losses["total"] <= best.losses["total"] else best
     except KeyboardInterrupt:  # inside a step, optimize_image has handled it
         if best is None:
@@ -975,6 +1125,7 @@ def _counted(steps: Iterable[Step], bar: tqdm) -> Iterator[Step]:
 ADAIN_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 # VGG-19 in reverse, but wide where the maps are small and a channel costs little; "U" doubles height and width
 COMPACT_DECODER = (192, 160, "U", 128, 96, 96, 64, "U", 48, 32, "U", 16, 3)
+MARGIN = 16  # pixels put around a picture and cut off its result, where the networks' own padding would show as a frame
 
 
 def adain(content: Tensor, style: Tensor) -> Tensor:
@@ -986,6 +1137,26 @@ def adain(content: Tensor, style: Tensor) -> Tensor:
     scale = wanted[:, 1] / own[:, 1]
     shift = wanted[:, 0] - own[:, 0] * scale
     return _full(content) * scale[..., None, None] + shift[..., None, None]
+
+
+def wct(content: Tensor, style: Tensor, *, floor: float = 1e-5) -> Tensor:
+    """Content maps (N, C, H, W) with the mean and the whole covariance of style maps (N, C, H', W'): whitening and colouring.
+
+    Li et al., Universal Style Transfer via Feature Transforms, NeurIPS 2017, eq. 1-2. floor: eigenvalues below this share of
+    the largest one count as noise and are left out. Returns float32.
+    """
+    if style.ndim != 4:
+        raise ValueError("wct needs the style's maps (N, C, H, W): means and deviations don't hold its covariance.")
+    flat, wanted = _full(content).flatten(2), _full(style).flatten(2)
+    centred, reference = (maps - maps.mean(2, keepdim=True) for maps in (flat, wanted))
+    coloured = _covariance_power(reference, 0.5, floor) @ _covariance_power(centred, -0.5, floor) @ centred
+    return (coloured + wanted.mean(2, keepdim=True)).view_as(content)
+
+
+def _covariance_power(centred: Tensor, exponent: float, floor: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(centred @ centred.mT / centred.shape[2])
+    powers = torch.where(values > floor * values[:, -1:], values.clamp_min(1e-12) ** exponent, 0)
+    return vectors * powers[:, None] @ vectors.mT
 
 
 def with_colours_of(image: Tensor, content: Tensor) -> Tensor:
@@ -1034,6 +1205,7 @@ class AdaIN(nn.Module):
         encoder.body = _Chain(chain, dict(zip((3, 10, 17, 30), ADAIN_LAYERS))).to(encoder.dtype).requires_grad_(False)
         encoder.mean.zero_()  # its first convolution normalises
         encoder.std.fill_(1)
+        encoder.min_size = 9  # smaller pictures leave relu4_1 one position, which reflection can't pad
         return network.eval().to(device or "cpu", memory_format=torch.channels_last)
 
     def save(self, path) -> Path:
@@ -1057,34 +1229,44 @@ class AdaIN(nn.Module):
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style, *, alpha: float = 1.0, weights: Sequence[float] | None = None,
-                masks: Sequence[Tensor] | None = None, keep_colours: bool = False) -> Tensor:
+                masks: Sequence[Tensor] | None = None, keep_colours: bool = False, transform: Callable = adain) -> Tensor:
         """`content` (1, 3, H, W) in the style of `style`: an image (1, 3, H, W) in [0, 1].
 
         style: an image of any size, its `statistics`, or a list of these. alpha: from 0 (the decoded content) to 1
         (all of the style). weights: how much of each of several styles; None takes equal parts. masks: instead of
         weights, one (1, 1, h, w) per style with values from 0 to 1: where in the picture it is used.
-        keep_colours: take only the brightness from the result, see `with_colours_of`.
+        keep_colours: take only the brightness from the result, see `with_colours_of`. transform: `adain`, or `wct`, which
+        wants the style images themselves.
         """
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is between 0 and 1, not {alpha}.")
         styles = [style] if isinstance(style, Tensor) else list(style)
-        statistics = [self.statistics(one) if one.ndim == 4 else one for one in styles]
+        shares = _shares(len(styles), weights, masks, content)
+        maps = _full(self.encoder(_with_margin(content))["relu4_1"])
+        wanted = [self.encoder(one)["relu4_1"] if one.ndim == 4 else one for one in styles]
+        target = sum(share * transform(maps, one) for share, one in zip(shares, wanted))
         height, width = content.shape[-2:]
-        padding = 0, -width % 8, 0, -height % 8  # to a multiple of the encoder's stride; cut off again below
-        maps = _full(self.encoder(F.pad(content, padding, mode="replicate"))["relu4_1"])
-        shares = _shares(len(styles), weights, masks, maps)
-        target = sum(share * adain(maps, statistic) for share, statistic in zip(shares, statistics))
-        image = self.decode(maps + alpha * (target - maps))[..., :height, :width].clamp(0, 1)
+        image = self.decode(maps + alpha * (target - maps))[..., MARGIN:MARGIN + height, MARGIN:MARGIN + width].clamp(0, 1)
         return with_colours_of(image, content) if keep_colours else image
 
 
-def _shares(count: int, weights, masks, maps: Tensor) -> list:
-    """How much of each style: numbers, or maps (1, 1, H, W); they add up to 1 everywhere."""
+def _with_margin(image: Tensor) -> Tensor:
+    """The image with its edge repeated around it, so that both sides are multiples of the encoder's stride of 8."""
+    height, width = image.shape[-2:]
+    return F.pad(image, (MARGIN, MARGIN + -width % 8, MARGIN, MARGIN + -height % 8), mode="replicate")
+
+
+def _shares(count: int, weights, masks, content: Tensor) -> list:
+    """How much of each style: numbers, or maps (1, 1, H, W) at relu4_1; they add up to 1 everywhere."""
+    if weights is not None and masks is not None:
+        raise ValueError("Several styles are mixed by weights or by masks, not by both.")
     parts = [1.0] * count if weights is None and masks is None else list(weights if masks is None else masks)
-    if len(parts) != count:
+    if len(parts) != count or not count:
         raise ValueError(f"There are {count} styles, but {len(parts)} {'weights' if masks is None else 'masks'}.")
     if masks is not None:
-        parts = [F.interpolate(mask.to(maps), maps.shape[-2:], mode="bilinear", antialias=True) for mask in parts]
+        shrink = functools.partial(F.interpolate, mode="bilinear", antialias=True)
+        parts = [_with_margin(shrink(mask.to(content), content.shape[-2:])) for mask in parts]
+        parts = [shrink(mask, scale_factor=1 / 8) for mask in parts]
         total = sum(parts)
         return [torch.where(total > 1e-3, part / total.clamp_min(1e-3), 1 / count) for part in parts]
     if min(parts) < 0 or not 0 < sum(parts) < math.inf:
@@ -1158,7 +1340,7 @@ def train_adain(network: AdaIN, contents, styles, *, steps: int = 8000, batch: i
     Under `accelerate launch` or `notebook_launcher` the same call runs on several, each with its own `batch` of the draws,
     which are functions of seed and step.
     Raises ValueError if a folder has fewer than two usable pictures or the checkpoint does not fit,
-    FloatingPointError if a loss is not finite (the last checkpoint stays as it is).
+    FloatingPointError if a loss or its gradient is not finite (the last checkpoint stays as it is).
     The paper takes size 512, crop 256, 160,000 steps, Adam at 1e-4, and no identity loss.
     """
     from accelerate import Accelerator
@@ -1177,11 +1359,12 @@ def train_adain(network: AdaIN, contents, styles, *, steps: int = 8000, batch: i
         losses = model(*(pictures.batch(first, batch).to(accelerator.device) for pictures in (photographs, paintings)))
         losses["total"] = losses["content"] + style_weight * losses["style"] + identity_weight * losses["identity"]
         values = accelerator.reduce(torch.stack([*losses.values()]).detach(), "mean").tolist()
-        if not all(map(math.isfinite, values)):
-            raise FloatingPointError(f"The loss of step {step + 1} is not finite: training stopped; lower the learning rate "
-                                     f"and go on from the last checkpoint.")
         optimizer.zero_grad()
         accelerator.backward(losses["total"])
+        gradient = torch.nn.utils.get_total_norm([value.grad for value in network.decoder.parameters()]).item()
+        if not all(map(math.isfinite, [*values, gradient])):  # before the update: the decoder stays as good as it was
+            raise FloatingPointError(f"The loss of step {step + 1} or its gradient is not finite: training stopped; lower the "
+                                     f"learning rate and go on from the last checkpoint.")
         optimizer.step()
         seconds = before + time.perf_counter() - start
         if checkpoint and accelerator.is_main_process and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
@@ -1198,8 +1381,8 @@ class _AdaINLosses(nn.Module):
     content: relative error of the result's maps against t = AdaIN(f(c), f(s)) at relu4_1 (Huang & Belongie eq. 12).
     style: relative error of means and deviations, averaged over ADAIN_LAYERS (eq. 13). Relative errors instead of the
         paper's norms make the terms comparable and independent of the encoder.
-    identity: squared error of decoded photographs against themselves (Park & Lee 2019, eq. 7), on half the batch to save
-        time. Not in the paper; it gives the decoder a target per pixel, and an hour of training goes much further.
+    identity: squared error of decoded photographs against themselves (Park & Lee 2019, eq. 7), on half of each process's
+        batch to save time. Not in the paper; it gives the decoder a target per pixel, and an hour of training goes much further.
     """
 
     def __init__(self, network: AdaIN):
@@ -1313,8 +1496,9 @@ def _resume(checkpoint, network: AdaIN, optimizer: torch.optim.Optimizer) -> tup
         except ValueError as error:
             problems.append(str(error))
             continue
-        if state["arch"] != network.arch:
-            raise ValueError(f"{path} belongs to an AdaIN on {state['arch']}, not on {network.arch}.")
+        if state.get("arch") != network.arch:
+            other = state.get("arch", "something else")
+            raise ValueError(f"{path} is no checkpoint of an AdaIN on {network.arch}, but of {other}.")
         network.decoder.load_state_dict(state["decoder"])
         optimizer.load_state_dict(state["optimizer"])
         return state["step"], state["seconds"], " ".join([*problems, f"Resumed at step {state['step']} from {path.name}."])
@@ -1409,3 +1593,499 @@ def claim_table(claims: Sequence[tuple[str, str, str, bool]]):
     from IPython.display import Markdown
     lines = [f"| {claim} | {who} | {measured} | {'yes' if holds else '**no**'} |" for claim, who, measured, holds in claims]
     return Markdown("\n".join(["| claim | made by | measured | holds |", "|---|---|---|---|", *lines]))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# 7. Widgets
+# ---------------------------------------------------------------------------------------------------------------
+
+LIVE_WEIGHTS = ("content_weight", "style_weight", "tv_weight", "style_layer_weights")  # change without a new run
+LIVE_RUN = ("start", "seed", "optimizer", "learning_rate", "goal", "round")  # change with the network and targets kept
+LOSS_COLOURS = {"content": "#1976d2", "style": "#e65100"}
+WIDE = {"layout": {"width": "auto"}, "style": {"description_width": "104px"}}
+EVEN = {"width": "auto", "flex": "1 1 auto"}
+
+
+class LiveRun:
+    """An optimisation in a thread of its own that obeys while it runs. Needs no widgets and no notebook.
+
+    content, style, start, seed, steps, optimizer, learning_rate, device and `objective` are those of `stylize`.
+    on_change: called without arguments after every step and every change of state, mostly in the worker's thread.
+
+    Read at any time: `state` ("ready", "running", "paused", "finished", "failed" or "stopped"), `image` (1, 3, H, W),
+    `history` (loss terms of every step), `pace` (seconds per step), `reason` (why it finished), `error` (why it failed)
+    and `objective`. There is a worker only while the state is "running" or "paused".
+    """
+
+    def __init__(self, content=None, style=None, *, size: int | None = 256, start: str | Tensor | None = None, seed: int = 0,
+                 steps: int = 500, optimizer="lbfgs", learning_rate: float | None = None, device=None,
+                 on_change: Callable[[], None] = lambda: None, **objective):
+        self.steps, self.on_change = steps, on_change
+        self.state, self.error, self.reason, self.pace, self.history = "ready", None, "", 0.0, []
+        self.settings = {"content": content, "style": style, "size": size, "device": device, "start": start, "seed": seed,
+                         "optimizer": optimizer, "learning_rate": learning_rate, "goal": steps, "round": object()} | objective
+        self._changed, self._worker, self._built = threading.Condition(), None, {}
+        self._obey(self.settings, None)  # bad settings are refused here, not in the thread
+
+    def start(self) -> None:
+        """Begin from the start picture, or begin again."""
+        with self._changed:
+            self._begin_anew()
+            self._go()
+        self.on_change()
+
+    restart = start
+
+    def pause(self) -> None:
+        """Wait after the step now being made."""
+        with self._changed:
+            self.state = "paused" if self.state == "running" else self.state
+        self.on_change()
+
+    def resume(self) -> None:
+        """Go on from the current picture; a finished run makes another `steps` steps."""
+        with self._changed:
+            if self.state == "finished":
+                self.settings = self.settings | {"goal": len(self.history) + self.steps}
+            self._go()
+        self.on_change()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End the worker and wait for it (at most `timeout` seconds); the picture and the history stay."""
+        with self._changed:
+            worker, self.state = self._worker, "stopped"
+            self._changed.notify_all()
+        if worker not in (None, threading.current_thread()):
+            worker.join(timeout)
+        self.on_change()
+
+    def configure(self, **settings) -> None:
+        """Change any of the constructor's settings; in force from the next step on, and the caller does not wait for it.
+
+        Weights change the objective of the run under way. Another network, pooling, size, style or optimiser goes on
+        from the current picture, resized if need be. Another content or start begins again. A failed run tries again.
+        Raises ValueError or TypeError where a weight is none; other errors end the run and are kept in `error`.
+        """
+        unknown = sorted(settings.keys() - self.settings.keys() - inspect.signature(StyleObjective).parameters.keys())
+        if unknown:
+            raise TypeError(f"There is no setting {unknown[0]!r}{_did_you_mean(unknown[0], self.settings)}.")
+        self.objective.reweighted(**{name: settings[name] for name in LIVE_WEIGHTS if name in settings})
+        if settings.keys() & {"arch", "pooling", "weights", "precision"}:
+            settings = {"extractor": None} | settings  # a shared one would hide the change
+        with self._changed:
+            self.settings = self.settings | settings  # never changed in place: the worker may be reading the old one
+            if settings.keys() & {"content", "start"}:
+                self._begin_anew()
+            if self.state == "failed":
+                self._go()
+
+    def wait(self, steps: int | None = None, timeout: float | None = None) -> bool:
+        """Wait for so many steps in the history, or for the run to end or pause; False if `timeout` seconds were too few."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self.state != "running" or steps is not None and len(self.history) >= steps, timeout)
+
+    def _begin_anew(self) -> None:
+        self.history, self.settings = [], self.settings | {"goal": self.steps, "round": object()}
+
+    def _go(self) -> None:
+        self.state, self.error, self.reason = "running", None, ""
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, name="LiveRun", daemon=True)
+            self._worker.start()
+            atexit.register(self.stop)  # a thread inside torch must not outlive the interpreter
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self.state != "paused")
+                if self.state != "running":
+                    self._worker = None
+                    atexit.unregister(self.stop)
+                    return
+                wanted, picture = self.settings, self.image if self.history else None
+            try:
+                began = time.perf_counter()
+                self._obey(wanted, picture)
+                self._publish(next(self._steps), wanted, time.perf_counter() - began)
+                self.on_change()
+            except Exception as error:  # nobody waits for this thread: the error is kept for those who look at the run
+                self._fail(error)
+
+    def _obey(self, wanted: Mapping, picture: Tensor | None) -> None:
+        """Bring objective and optimiser to the wanted settings, from `picture` if any; build no more than has changed."""
+        changed = {name for name in wanted if name not in LIVE_WEIGHTS and wanted[name] is not self._built.get(name, self)}
+        if changed - set(LIVE_RUN):
+            options = {name: value for name, value in wanted.items() if name not in LIVE_RUN}
+            content, style, size, device = map(options.pop, ("content", "style", "size", "device"))
+            self.objective = StyleObjective(*_as_images(content, style, size=size, device=device), **options)
+        if changed:
+            self.image = _start_image(self.objective, wanted["start"], wanted["seed"])
+            if picture is not None:  # as initial_image does it with a style: resized to the canvas
+                self.image = initial_image(self.image, "style", style=picture.to(self.image.device))
+            left = max(1, wanted["goal"] - len(self.history))
+            self._steps = optimize_image(self.image, self.objective, optimizer=wanted["optimizer"], steps=left,
+                                         learning_rate=wanted["learning_rate"])
+        self._built = wanted
+        for name in LIVE_WEIGHTS:
+            setattr(self.objective, name, wanted.get(name, getattr(self.objective, name)))
+
+    def _publish(self, step: Step, wanted: Mapping, seconds: float) -> None:
+        with self._changed:
+            if wanted["round"] is not self.settings["round"]:
+                return  # begun again while this step was made
+            self.image, self.pace = step.image, 0.8 * self.pace + 0.2 * seconds if self.history else seconds
+            self.history.append(step.losses)
+            if step.reason and self.state in ("running", "paused"):
+                self.state, self.reason = "finished", step.reason
+            self._changed.notify_all()
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self._built = {}  # build everything again, should the run be resumed
+            self.error = error
+            self.state = "failed" if self.state != "stopped" else self.state
+            self._changed.notify_all()
+        with suppress(Exception):  # it may be on_change itself that failed
+            self.on_change()
+
+
+class Panel:
+    """Widgets in a notebook: `box` shows them, `controls` holds them by name; a cell that ends with a panel displays it.
+
+    Running a cell again closes the panels that it had made before (where the notebook tells its cells apart, as
+    JupyterLab and VS Code do). `close` ends whatever works behind the panel.
+    """
+
+    opened: list[Panel] = []
+
+    def __init__(self, box, controls: Mapping[str, Any]):
+        self.box, self.controls, self.message = box, dict(controls), _widgets().HTML()
+        box.children = (*box.children, self.message)
+        self.cell, self.execution = _this_cell()
+        for panel in list(Panel.opened):
+            if panel.cell == self.cell is not None and panel.execution != self.execution:
+                panel.close()
+        Panel.opened.append(self)
+
+    def close(self) -> None:
+        if self in Panel.opened:
+            Panel.opened.remove(self)
+        self.box.close()
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        return self.box._repr_mimebundle_(**options) | {"text/plain": "(sliders: run this cell in Jupyter to move them)"}
+
+    def _try(self, action: Callable, *arguments, **options) -> None:
+        """Act, and show an error as a sentence in the panel: nobody else hears of it when a widget's callback fails."""
+        self.message.value = ""
+        try:
+            action(*arguments, **options)
+        except Exception as error:
+            self.complain(error)
+
+    def complain(self, error: Exception) -> None:
+        self.message.value = f'<span style="color: #c62828">{html.escape(str(error))}</span>'
+
+
+def _widgets():
+    import ipywidgets  # only here, so that the module works without it
+    return ipywidgets
+
+
+def _this_cell() -> tuple[str | None, str | None]:
+    """The identity of the notebook cell that is running and of this run of it, if there is one."""
+    kernel = getattr(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)(), "kernel", None)
+    parent = kernel.get_parent("shell") if kernel else {}
+    return parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("msg_id")
+
+
+def steer(content, style, **settings) -> SteerPanel:
+    """A panel that steers an optimisation while it runs; nothing runs before Start is pressed.
+
+    content, style, settings: as in LiveRun. A weight is 0 at the far left end of its slider. JupyterLab delivers moves
+    when the running cell has ended: beside another cell the optimisation goes on, but obeys only after it. A picture to
+    upload may have some 10 MB, which is Jupyter's limit for a message.
+    """
+    return SteerPanel(LiveRun(content, style, **settings))
+
+
+class SteerPanel(Panel):
+    """What `steer` returns. `run` is its LiveRun; `obey` and `save` are what its `controls` and `buttons` call."""
+
+    SLIDERS = {"content_weight": "content weight", "style_weight": "style weight", "tv_weight": "total variation"}
+    NETWORKS = dict.fromkeys(("vgg19_compact", "vgg16", "vgg19"), (CONTENT_LAYERS, STYLE_LAYERS)) | {
+        "alexnet": (("relu3_2",), ("relu1_1", "relu2_1", "relu3_1", "relu3_2", "relu3_3"))}
+    MENUS = {"arch": "network", "pooling": "pooling", "size": "size, pixels", "start": "start from", "optimizer": "optimiser",
+             "style": "style"}
+
+    def __init__(self, run: LiveRun):
+        widgets, objective = _widgets(), run.objective
+        self.run, self._drawn, self._drawing = run, 0.0, threading.Lock()
+        # only chains: to trace another network patches torch's modules, which a running optimisation would notice
+        self.networks = self.NETWORKS | {objective.extractor.arch: (objective.content_layers, objective.style_layers)}
+        self.options = _options(self.networks, run.settings | {"arch": objective.extractor.arch})
+        self.picture, self.bar = widgets.Image(format="jpeg"), widgets.IntProgress(layout={"width": "auto", "height": "14px"})
+        self.curves, self.status, self.layers = widgets.HTML(), widgets.HTML(), widgets.VBox()
+        actions = {"Start": run.start, "Pause": run.pause, "Resume": run.resume, "Restart": run.restart, "Save figure": self.save}
+        self.buttons = {name: widgets.Button(description=name, layout=EVEN) for name in actions}
+        sliders, menus, uploads = self._controls()
+        super().__init__(self._arranged(sliders, menus, uploads), sliders | menus | uploads)
+        for name, button in self.buttons.items():
+            button.on_click(lambda _, act=actions[name]: self._try(act))
+        for name, control in self.controls.items():
+            control.observe(lambda change, name=name: self._try(self._move, name, change.new), "value")
+        self._offer_layers(objective.style_layer_weights)
+        run.on_change = self.draw
+        self.draw()
+
+    def _controls(self) -> tuple[dict[str, Any], ...]:
+        """The sliders of weights, the menus, and the uploads, by the name of what they change."""
+        widgets = _widgets()
+        return ({name: widgets.FloatLogSlider(getattr(self.run.objective, name), min=-2, max=4, step=0.05, description=text,
+                                              readout_format=".3g", **WIDE) for name, text in self.SLIDERS.items()},
+                {name: widgets.Dropdown(options=list(options), value=current, description=self.MENUS[name], **WIDE)
+                 for name, (options, current) in self.options.items()},
+                {name: widgets.FileUpload(accept="image/*", description=text, layout=EVEN)
+                 for name, text in (("own_content", "own photograph"), ("own_style", "own style"))})
+
+    def _arranged(self, sliders, menus, uploads):
+        widgets = _widgets()
+        column = {"width": "420px", "margin": "0 20px 0 0"}
+        left = widgets.VBox([self.picture, self.bar, self.status, self.curves], layout=column)
+        right = widgets.VBox([widgets.HBox([*self.buttons.values()]), *sliders.values(), self.layers, *menus.values(),
+                              widgets.HBox([*uploads.values()])], layout=column)
+        return widgets.VBox([widgets.HBox([left, right], layout={"flex_flow": "row wrap"})])
+
+    def _offer_layers(self, weights: Mapping[str, float]) -> None:
+        self.layers.children = [_widgets().FloatSlider(weight, min=0, max=1, step=0.05, description=layer, **WIDE)
+                                for layer, weight in weights.items()]
+        for slider in self.layers.children:
+            slider.observe(lambda _: self._try(self.obey, style_layer_weights=self.layer_weights()), "value")
+
+    def layer_weights(self) -> dict[str, float]:
+        return {slider.description: slider.value for slider in self.layers.children}
+
+    def _move(self, name: str, value) -> None:
+        if name in self.options:
+            self.obey(**{name: self.options[name][0][value]})
+        elif name in self.SLIDERS:
+            self.obey(**{name: value if value > 10 ** self.controls[name].min else 0.0})
+        elif value:
+            self._take(name.removeprefix("own_"), value[0])
+
+    def _take(self, name: str, file: Mapping) -> None:
+        """Use an uploaded picture as content or as style."""
+        try:
+            picture = load_image(bytes(file["content"]))
+        except ValueError as error:  # with the name of the file, without the address of its bytes
+            raise ValueError(str(error).partition(": cannot identify")[0].replace("these bytes", file["name"])) from error
+        self.message.value = f"{html.escape(file['name'])} is in use from the next step on."
+        if name == "content":
+            self.obey(content=picture)
+        else:
+            options, menu = self.options["style"][0], self.controls["style"]
+            options[file["name"]] = picture
+            menu.options = list(options)
+            menu.value = file["name"]
+            self.obey(style=picture)  # the menu does not stir if a file of this name was there before
+
+    def obey(self, **settings) -> None:
+        """`LiveRun.configure`; another network comes with its own layers."""
+        if "arch" in settings:
+            content_layers, style_layers = self.networks[settings["arch"]]
+            if style_layers != tuple(self.layer_weights()):
+                self._offer_layers(dict.fromkeys(style_layers, 1 / len(style_layers)))
+            settings |= {"content_layers": content_layers, "style_layers": style_layers,
+                         "style_layer_weights": self.layer_weights()}
+        self.run.configure(**settings)
+
+    def save(self, name: str | None = None, *, folder: Path | str = FIGURES) -> Path:
+        """Export content, style and picture as a figure whose caption tells the weights, and the picture alone.
+
+        name: None takes the first of steered_1, steered_2, ... that is free. Returns the figure's path, see export_figure.
+        """
+        import matplotlib.pyplot as plt
+        objective, image, count = self.run.objective, self.run.image, len(self.run.history)
+        free = (f"steered_{k}" for k in itertools.count(1) if not Path(folder, f"steered_{k}.png").exists())
+        name = name or next(free)
+        figure = image_strip([objective.content, objective.style, image], ["content", "style", f"{count} steps"], cell=3)
+        weights = ", ".join(f"{term} {weight:.3g}" for term, weight in objective.weights().items())
+        path = export_figure(figure, name, f"{count} steps with {objective.extractor.arch}; weights: {weights}.", folder=folder)
+        plt.close(figure)  # or the next cell would show it
+        save_image(image, path.with_name(f"{name}_picture.png"))
+        self.message.value = f"Saved as {html.escape(str(path))}, the picture alone as {name}_picture.png."
+        return path
+
+    def draw(self) -> None:
+        """Show the run as it is; while it runs at most ten times a second, for a step may take less than a drawing."""
+        run, now = self.run, time.perf_counter()
+        if run.state == "running" and now - self._drawn < 0.1:
+            return
+        with self._drawing:
+            self._drawn = now
+            self.picture.value, self.curves.value = _jpeg(run.image), _loss_curves(run.history)
+            done, goal = len(run.history), run.settings["goal"]
+            self.bar.max, self.bar.value = goal, done
+            self.status.value = f"{run.state}, {min(done, goal)} of {goal} steps, {run.pace:.3f} s per step"
+            if run.error:
+                self.complain(run.error)
+            usable = {"Start": run.state == "ready", "Pause": run.state == "running", "Restart": run.state != "ready",
+                      "Resume": run.state not in ("ready", "running")}
+            for name, button in self.buttons.items():
+                button.disabled = not usable.get(name, True)
+
+    def close(self) -> None:
+        """End the worker and take the widgets off the page."""
+        self.run.on_change = lambda: None
+        self.run.stop()
+        super().close()
+
+
+def _options(networks: Iterable[str], settings: Mapping) -> dict[str, tuple[dict[str, Any], str]]:
+    """For each menu of SteerPanel: its options, label -> value, and the label of the setting now in force."""
+    offers = {"arch": {name: name for name in networks},
+              "pooling": {"as trained": None, "max": "max", "average": "avg"},
+              "size": {str(size): size for size in (128, 192, 256, 384, 512, 768)},
+              "start": {"content": None, "noise": "noise", "style": "style"},
+              "optimizer": {name: name for name in OPTIMIZERS},
+              "style": {path.stem: path for path in sorted((DATA / "style").glob("*.jpg"))}}
+    menus = {}
+    for name, offer in offers.items():
+        value = settings.get(name)
+        own = str(value) if isinstance(value, int | str) else "as given"
+        known = [label for label, option in offer.items() if own in (label, option) or value is option]
+        menus[name] = (offer, known[0]) if known else ({own: value} | offer, own)
+    return menus
+
+
+def _jpeg(image: Tensor) -> bytes:
+    stream = io.BytesIO()
+    to_pil(image).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def _loss_curves(history: Sequence[Mapping[str, float]], *, width: int = 400, height: int = 90) -> str:
+    """Content and style loss against steps as a small SVG, logarithmic: cheaper to draw and to send than a figure."""
+    some = history[::1 + len(history) // width]
+    positive = [losses[term] for losses in some for term in LOSS_COLOURS if losses[term] > 0]
+    if not positive:
+        return ""
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    svg, legend = "", ""
+    for term, colour in LOSS_COLOURS.items():
+        heights = [(high - math.log10(max(losses[term], 10**low))) / (high - low or 1) * height for losses in some]
+        points = " ".join(f"{k * width / max(1, len(some) - 1):.0f},{y:.1f}" for k, y in enumerate(heights))
+        svg += f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        legend += f'<span style="color: {colour}; margin-right: 16px">{term} loss {history[-1][term]:.3g}</span>'
+    return f'{legend}<br><svg viewBox="-2 -2 {width + 4} {height + 4}" width="{width}" height="{height}">{svg}</svg>'
+
+
+def style_mix(content: Tensor, styles: Iterable[Tensor], *, network: AdaIN | None = None) -> Callable[..., Tensor]:
+    """A function mix(alpha, weights, keep_colours, size) -> image (1, 3, H, W) of AdaIN; each style is encoded once, here.
+
+    content, styles: images (1, 3, H, W). mix takes what `AdaIN.stylize` takes, and a long side in pixels for a preview.
+    """
+    network = network or AdaIN.pretrained()
+    statistics = [network.statistics(style) for style in styles]
+
+    def mix(alpha: float = 1.0, weights: Sequence[float] | None = None, keep_colours: bool = False,
+            size: int | None = None) -> Tensor:
+        picture = resize(content, min(size, max(content.shape[-2:])) if size else None)  # a preview is never larger
+        return network.stylize(picture, statistics, alpha=alpha, weights=weights, keep_colours=keep_colours)
+
+    return mix
+
+
+def adain_panel(content: Tensor, styles: Mapping[str, Tensor], *, preview: int = 160, network: AdaIN | None = None) -> MixPanel:
+    """A panel that mixes styles (name -> image) while the hand is on the slider; see style_mix and MixPanel."""
+    return MixPanel(style_mix(content, styles.values(), network=network), list(styles), preview)
+
+
+class MixPanel(Panel):
+    """What `adain_panel` returns: a picture of `preview` pixels at once, the whole one when the sliders have rested."""
+
+    def __init__(self, mix: Callable[..., Tensor], names: Sequence[str], preview: int, *, rest: float = 0.3):
+        widgets = _widgets()
+        self.mix, self.preview, self.rest, self._timer = mix, preview, rest, threading.Timer(0, lambda: None)
+        self.picture = widgets.Image(format="jpeg", layout={"width": "420px", "margin": "0 20px 0 0"})
+        self.styles = [widgets.FloatSlider(float(k == 0), min=0, max=1, step=0.02, description=name, **WIDE)
+                       for k, name in enumerate(names)]
+        controls = {"alpha": widgets.FloatSlider(1, min=0, max=1, step=0.02, description="alpha", **WIDE)}
+        controls |= dict(zip(names, self.styles))
+        controls["keep_colours"] = widgets.Checkbox(description="keep the photograph's colours")
+        column = widgets.VBox(list(controls.values()), layout={"width": "420px"})
+        super().__init__(widgets.VBox([widgets.HBox([self.picture, column], layout={"flex_flow": "row wrap"})]), controls)
+        for control in controls.values():
+            control.observe(lambda _: self._try(self.follow), "value")
+        self._try(self.finish)
+
+    def numbers(self) -> dict[str, Any]:
+        return {"alpha": self.controls["alpha"].value, "weights": [slider.value for slider in self.styles],
+                "keep_colours": self.controls["keep_colours"].value}
+
+    def follow(self) -> None:
+        self._timer.cancel()
+        self.picture.value = _jpeg(self.mix(**self.numbers(), size=self.preview))
+        self._timer = threading.Timer(self.rest, self._try, (self.finish,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def finish(self) -> None:
+        numbers = self.numbers()
+        picture = _jpeg(self.mix(**numbers))
+        if numbers == self.numbers():  # else the hand has moved on meanwhile
+            self.picture.value = picture
+
+    def close(self) -> None:
+        self._timer.cancel()
+        super().close()
+
+
+def frame_slider(steps: Iterable[Step | Result | Tensor]) -> Panel:
+    """A panel to scrub and play through the pictures of a run; they are encoded once, here, and never computed again."""
+    widgets, frames = _widgets(), [_jpeg(_image_of(step)) for step in steps]
+    if not frames:
+        raise ValueError("There are no frames to show.")
+    image = widgets.Image(value=frames[0], format="jpeg", layout={"width": "420px"})
+    slider = widgets.IntSlider(max=len(frames) - 1, description="frame")
+    play = widgets.Play(max=len(frames) - 1, interval=80)
+    widgets.jslink((play, "value"), (slider, "value"))
+    slider.observe(lambda change: setattr(image, "value", frames[change.new]), "value")
+    return Panel(widgets.VBox([image, widgets.HBox([play, slider])]), {"image": image, "frame": slider, "play": play})
+
+
+def animate(steps: Iterable[Step | Result | Tensor], path, *, rate: float = 12.0, hold: float = 1.5) -> Path:
+    """Write the pictures of a run as .gif, .webp or .mp4 and return the path; whole or not at all, as `save_image` does.
+
+    rate: pictures per second. hold: seconds for which the last one stays. Pictures of different sizes are resized to
+    that of the last. MP4 needs the program ffmpeg.
+    """
+    path, pictures = Path(path), [to_pil(_image_of(step)) for step in steps]
+    if not pictures or path.suffix not in (".gif", ".webp", ".mp4"):
+        raise ValueError(f"{path.name} needs at least one picture and the suffix .gif, .webp or .mp4.")
+    pictures = [picture.resize(pictures[-1].size) for picture in pictures]
+    with _replacing(path) as temporary:
+        if path.suffix == ".mp4":
+            _write_mp4(pictures + pictures[-1:] * round(hold * rate), temporary, rate)
+        else:
+            pace = [round(1000 / rate)] * (len(pictures) - 1) + [round(1000 * (hold or 1 / rate))]
+            pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=pace, loop=0)
+    return path
+
+
+def _write_mp4(pictures: Sequence[Image.Image], path: Path, rate: float) -> None:
+    program = shutil.which("ffmpeg")
+    if not program:
+        raise ValueError("To write .mp4 needs ffmpeg, which is not installed here; .gif and .webp need nothing.")
+    width, height = pictures[0].size
+    command = [program, "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-",
+               "-pix_fmt", "yuv420p", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", str(path)]  # the format wants even sides
+    done = subprocess.run(command, input=b"".join(picture.tobytes() for picture in pictures), capture_output=True)
+    if done.returncode:
+        raise OSError(f"ffmpeg failed: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
+
+
+def _image_of(item: Step | Result | Tensor) -> Tensor:
+    return item if isinstance(item, Tensor) else item.image

@@ -66,6 +66,29 @@ def test_images_stay_in_range(picture):
         assert last.image.min() >= 0 and last.image.max() == 1
 
 
+@pytest.mark.parametrize("weight", [1, 1000, 1e6])
+def test_lbfgs_gets_away_from_a_start_without_curvature(weight):
+    content, style = nst.sample("chelsea", 96), nst.sample("aurora_wash", 96)
+    objective = nst.StyleObjective(None, style, style_layers=["relu1_1"], style_weight=weight, precision="float32")
+    losses = [step.losses["total"] for step in run(content, objective, steps=25)]
+    assert losses[-1] < 0.01 * losses[0]
+
+
+def test_lbfgs_does_not_feel_the_scale_of_the_objective(picture, painting, network):
+    objective = nst.StyleObjective(picture, painting, extractor=network, style_weight=1)
+    scaled = [objective.reweighted(content_weight=scale, style_weight=scale) for scale in (2.0**-30, 1.0, 2.0**30)]
+    images = [run(picture, target, steps=12)[-1].image for target in scaled]
+    assert torch.equal(images[0], images[1]) and torch.equal(images[1], images[2])
+
+
+def test_lbfgs_is_that_of_torch_where_it_knows_the_curvature(picture, painting, network):
+    objective = nst.StyleObjective(picture, painting, extractor=network)
+    plain = lambda pixels, rate: torch.optim.LBFGS(  # noqa: E731
+        pixels, lr=rate, max_iter=1, history_size=50, tolerance_grad=0, tolerance_change=-1)
+    ours, theirs = (run(picture, objective, steps=12, optimizer=optimizer, learning_rate=1.0) for optimizer in ("lbfgs", plain))
+    assert torch.equal(ours[-1].image, theirs[-1].image)
+
+
 def test_same_seed_same_pixels(painting, network):
     first, again, other = (nst.stylize(None, painting, size=None, seed=seed, steps=6, extractor=network, device="cpu",
                                        show_progress=False).image for seed in (1, 1, 2))
