@@ -1,4 +1,4 @@
-"""Neural style transfer on pixels: the optimisation of Gatys et al. (2016), in one module.
+"""Neural style transfer in one module: the optimisation of Gatys et al. (2016) and the network of Huang & Belongie (2017).
 
 Conventions, the same in every function:
 
@@ -9,7 +9,7 @@ Conventions, the same in every function:
 * Sizes are in pixels, times in seconds, and random numbers come from a generator with an explicit seed.
 
 The sections follow the data: images, features, statistics and losses, objective and optimisation, the feed-forward
-network, figures.
+network, figures, widgets.
 
 References:
   Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016 ("Gatys" below).
