@@ -250,8 +250,13 @@ def initial_image(content: Tensor, kind: str = "content", *, style: Tensor | Non
         noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(seed))
         return noise.to(content.device)
     if kind == "style" and style is not None:
-        return F.interpolate(style, content.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+        return _fitted(style, content)
     raise ValueError(f'kind is "content", "noise" or "style" (with a style image), not {kind!r}.')
+
+
+def _fitted(image: Tensor, canvas: Tensor) -> Tensor:
+    """The image in the height and width of another, whatever its own shape."""
+    return F.interpolate(image, canvas.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -915,9 +920,7 @@ def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int] = (256, 512
     for size, count in zip(sizes, counts):
         target = StyleObjective(*_as_images(content, style, size=size, device=device), range_weight=range_weight, **objective)
         objective["extractor"] = target.extractor  # built once
-        start = resize(start, size) if isinstance(start, Tensor) else start
-        image = _start_image(target, start if last is None else last.image, seed)
-        image = F.interpolate(image, _canvas(target).shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+        image = _fitted(_start_image(target, start if last is None else last.image, seed), _canvas(target))
         for step in optimize_image(image, target, optimizer=optimizer, steps=count, learning_rate=learning_rate,
                                    tolerance=tolerance):
             last = replace(step, index=step.index + (before.index if before else 0), seconds=time.perf_counter() - begin,
@@ -1285,13 +1288,7 @@ def _decoder_widths(encoder: FeatureExtractor) -> tuple:
 
 
 def _decoder(widths: Sequence, seed: int) -> nn.Sequential:
-    modules, channels = [], widths[0]
-    for width in widths[1:]:
-        if width == "U":
-            modules.append(nn.Upsample(scale_factor=2, mode="nearest"))
-            continue
-        modules += [nn.ReflectionPad2d(1), nn.Conv2d(channels, width, 3), nn.ReLU()]
-        channels = width
+    modules = _padded_chain(*widths)
     generator = torch.Generator().manual_seed(seed)
     for module in modules:
         if isinstance(module, nn.Conv2d):
@@ -1304,14 +1301,22 @@ def _decoder(widths: Sequence, seed: int) -> nn.Sequential:
 
 
 def _published_encoder() -> nn.Sequential:
-    modules, channels = [nn.Conv2d(3, 3, 1)], 3
-    for width in (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512):
+    widths = 64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512
+    return nn.Sequential(nn.Conv2d(3, 3, 1), *_padded_chain(3, *widths))
+
+
+def _padded_chain(channels: int, *widths) -> list[nn.Module]:
+    """Convolutions that pad by reflection, each with its ReLU; "M" halves height and width, "U" doubles them."""
+    modules = []
+    for width in widths:
         if width == "M":
             modules.append(nn.MaxPool2d(2, ceil_mode=True))
+        elif width == "U":
+            modules.append(nn.Upsample(scale_factor=2, mode="nearest"))
         else:
             modules += [nn.ReflectionPad2d(1), nn.Conv2d(channels, width, 3), nn.ReLU()]
             channels = width
-    return nn.Sequential(*modules)
+    return modules
 
 
 @dataclass(frozen=True)
@@ -1545,8 +1550,11 @@ def image_strip(images: Sequence[Step | Result | Tensor], labels: Sequence[str] 
     """A figure of images side by side; steps are labelled with their number unless labels are given."""
     if labels is None:
         labels = [f"{item.index} steps" for item in images if isinstance(item, Step)]
-    pictures = [item if isinstance(item, Tensor) else item.image for item in images]
-    return image_grid([pictures], col_labels=labels, title=title, cell=cell)
+    return image_grid([[_image_of(item) for item in images]], col_labels=labels, title=title, cell=cell)
+
+
+def _image_of(item: Step | Result | Tensor) -> Tensor:
+    return item if isinstance(item, Tensor) else item.image
 
 
 def plot_losses(histories: Mapping[str, Sequence[Mapping[str, float]]] | Sequence[Mapping[str, float]],
@@ -1722,8 +1730,8 @@ class LiveRun:
             self.objective = StyleObjective(*_as_images(content, style, size=size, device=device), **options)
         if changed:
             self.image = _start_image(self.objective, wanted["start"], wanted["seed"])
-            if picture is not None:  # as initial_image does it with a style: resized to the canvas
-                self.image = initial_image(self.image, "style", style=picture.to(self.image.device))
+            if picture is not None:
+                self.image = _fitted(picture.to(self.image.device), self.image)
             left = max(1, wanted["goal"] - len(self.history))
             self._steps = optimize_image(self.image, self.objective, optimizer=wanted["optimizer"], steps=left,
                                          learning_rate=wanted["learning_rate"])
@@ -2085,7 +2093,3 @@ def _write_mp4(pictures: Sequence[Image.Image], path: Path, rate: float) -> None
     done = subprocess.run(command, input=b"".join(picture.tobytes() for picture in pictures), capture_output=True)
     if done.returncode:
         raise OSError(f"ffmpeg failed: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
-
-
-def _image_of(item: Step | Result | Tensor) -> Tensor:
-    return item if isinstance(item, Tensor) else item.image
