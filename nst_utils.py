@@ -40,6 +40,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -248,7 +249,7 @@ def initial_image(content: Tensor, kind: str = "content", *, style: Tensor | Non
         return content.clone()
     if kind == "noise":
         noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(seed))
-        return noise.to(content.device)
+        return noise.to(content)
     if kind == "style" and style is not None:
         return _fitted(style, content)
     raise ValueError(f'kind is "content", "noise" or "style" (with a style image), not {kind!r}.')
@@ -666,8 +667,8 @@ def total_variation(image: Tensor, *, power: int = 2) -> Tensor:
 
 
 class StyleObjective:
-    """What an image is asked to be: content_weight * content + style_weight * style + tv_weight * total variation
-    + range_weight * mean squared distance of the values from [0, 1].
+    """What an image is asked to be: content_weight * content + style_weight * style + tv_weight * total variation, and
+    values in [0, 1].
 
     content, style: images (1, 3, H, W), not necessarily of one size. content=None is texture synthesis, style=None is
     content reconstruction. The targets are computed once, here.
@@ -675,8 +676,9 @@ class StyleObjective:
     style_layer_weights: layer -> w_l of Gatys eq. 5; None gives each of L layers 1/L.
     statistic: a name in STYLE_STATISTICS or a function of feature maps, which come in the network's precision.
     scale: see content_loss and style_loss.
-    range_weight: L-BFGS leaves the values free, and clamping them at the end can double the loss; with scale="relative",
-    1000 keeps them in [0, 1] at no cost.
+    range_weight: weight of the mean squared distance of the values from [0, 1], in units of the loss that an image without
+    any features has: content_weight + style_weight with scale="relative". A departure from Gatys: without it (0) L-BFGS
+    leaves the values free, and clamping them at the end undoes much of what it reached.
     extractor: a FeatureExtractor to share between objectives, instead of arch, weights, pooling and precision.
 
     The four weights and `style_layer_weights` are plain attributes: changing them between two steps of
@@ -686,16 +688,16 @@ class StyleObjective:
     def __init__(self, content: Tensor | None = None, style: Tensor | None = None, *, arch: str = "vgg19_compact",
                  weights="DEFAULT", pooling: str | None = None, precision: str = "auto",
                  content_layers: Sequence[str] | None = None, style_layers: Sequence[str] | None = None,
-                 content_weight: float = 1.0, style_weight: float = 100.0, tv_weight: float = 0.0, range_weight: float = 0.0,
-                 style_layer_weights: Mapping[str, float] | None = None, statistic="gram", scale: str = "relative",
-                 extractor: FeatureExtractor | None = None):
+                 content_weight: float = 1.0, style_weight: float = 100.0, tv_weight: float = 0.0,
+                 range_weight: float = 10.0, style_layer_weights: Mapping[str, float] | None = None,
+                 statistic="gram", scale: str = "relative", extractor: FeatureExtractor | None = None):
         if content is None and style is None:
             raise ValueError("An objective needs a content image, a style image or both.")
         self.content, self.style = content, style
         self.content_layers = tuple(content_layers or CONTENT_LAYERS) if content is not None else ()
         self.style_layers = tuple(style_layers or STYLE_LAYERS) if style is not None else ()
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
-        self.range_weight = range_weight
+        self.range_weight, self.blank = range_weight, {}  # losses of an image without features, not yet known
         self.style_layer_weights = dict(style_layer_weights or
                                         {layer: 1 / len(self.style_layers) for layer in self.style_layers})
         self.statistic, self.scale = _statistic(statistic), _checked_scale(scale)
@@ -711,6 +713,9 @@ class StyleObjective:
             style_maps = {} if style is None else self.extractor(style)
             self.content_targets = {layer: _full(content_maps[layer]) for layer in self.content_layers}
             self.style_targets = {layer: self.statistic(style_maps[layer]) for layer in self.style_layers}
+            blank = self._losses(*({layer: torch.zeros_like(target) for layer, target in targets.items()}
+                                   for targets in (self.content_targets, self.style_targets)))
+            self.blank = {name: float(loss) for name, loss in blank.items()}
 
     def reweighted(self, **weights) -> StyleObjective:
         """The same objective with other weights; network and targets are shared, not copied."""
@@ -725,32 +730,57 @@ class StyleObjective:
     def weights(self) -> dict[str, float]:
         """The weights now in force, by term; raises ValueError unless all are finite and not negative."""
         layers = {f"style {layer}": weight for layer, weight in self.style_layer_weights.items()}
+        blank = (self.content_weight * self.blank.get("content", 0.0)
+                 + self.style_weight * sum(weight * self.blank.get(layer, 0.0) for layer, weight in layers.items()))
         weights = {"content": self.content_weight, "style": self.style_weight, "tv": self.tv_weight,
-                   "range": self.range_weight} | layers
+                   "range": self.range_weight * blank} | layers
         for name, weight in weights.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"The weight of {name} is a finite number of at least 0, not {weight}.")
         return weights
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total to minimise and its terms, each a scalar, for an image (1, 3, H, W).
+        """The total to minimise and its terms, per picture (N,), for images (N, 3, H, W).
 
         The terms "content", "style", "tv" (and "range" if it is weighted) are without their weights; "style relu1_1"
         etc. are the single layers.
         """
-        maps = self.extractor(image)
-        zero = image.new_zeros(())
-        content = sum((content_loss(_full(maps[layer]), target, scale=self.scale).sum()
-                       for layer, target in self.content_targets.items()), zero)
-        layers = {layer: style_loss(self.statistic(maps[layer]), target, scale=self.scale).sum()
-                  for layer, target in self.style_targets.items()}
-        style = sum((self.style_layer_weights.get(layer, 0.0) * loss for layer, loss in layers.items()), zero)
-        tv = total_variation(image).sum() if self.tv_weight else zero
-        terms = {"content": content / max(1, len(self.content_layers)), "style": style, "tv": tv}
+        maps, weights, zero = self.extractor(image), self.weights(), image.new_zeros(len(image))
+        losses = self._losses({layer: _full(maps[layer]) for layer in self.content_targets},
+                              {layer: self.statistic(maps[layer]) for layer in self.style_targets})
+        layers = {name: loss for name, loss in losses.items() if name != "content"}
+        terms = {"content": losses["content"] + zero, "tv": total_variation(image) if self.tv_weight else zero,
+                 "style": sum((weights.get(name, 0.0) * loss for name, loss in layers.items()), zero)}
         if self.range_weight:
-            terms["range"] = (image - image.clamp(0, 1)).square().mean()
-        total = sum(weight * terms[term] for term, weight in self.weights().items() if term in terms)
-        return total, {"total": total} | terms | {f"style {layer}": loss for layer, loss in layers.items()}
+            terms["range"] = (image - image.clamp(0, 1)).square().flatten(1).mean(1)
+        total = sum(weights[term] * loss for term, loss in terms.items())
+        return total, {"total": total} | terms | layers
+
+    def _losses(self, maps: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The content loss and that of each style layer, per picture (N,)."""
+        content = [content_loss(maps[layer], target, scale=self.scale) for layer, target in self.content_targets.items()]
+        style = {f"style {layer}": style_loss(statistics[layer], target, scale=self.scale)
+                 for layer, target in self.style_targets.items()}
+        return {"content": sum(content) / max(1, len(content))} | style
+
+
+class _Together(StyleObjective):
+    """Several objectives of one network, size and set of terms as one: objective n judges picture n of a batch."""
+
+    def __init__(self, objectives: Sequence[StyleObjective]):
+        vars(self).update(vars(objectives[0]))
+        each = [objective.weights() for objective in objectives]
+        numbers = {name: [weights.get(name, 0.0) for weights in each] for weights in each for name in weights}
+        self._each = {name: _canvas(self).new_tensor(row) for name, row in numbers.items()}
+        self.content_targets = _stacked([objective.content_targets for objective in objectives])
+        self.style_targets = _stacked([objective.style_targets for objective in objectives])
+
+    def weights(self) -> dict[str, Tensor]:
+        return self._each
+
+
+def _stacked(targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {layer: torch.cat([of_one[layer] for of_one in targets]) for layer in targets[0]}
 
 
 @functools.cache
@@ -811,48 +841,71 @@ class Step:
     reason: str = ""  # why the run stopped, on the last step only
 
 
-class _LBFGS(torch.optim.LBFGS):
-    """torch's L-BFGS, made safe at its start, where it stalls or leaps if the objective is badly scaled.
+class _LBFGS(torch.optim.Optimizer):
+    """L-BFGS on a batch of pictures (N, ...) that have nothing to do with each other, with one evaluation a step.
 
-    Until it has measured a positive curvature, torch steps along the bare gradient, however short or long that is, and
-    curvatures below an absolute 1e-10 count as none. Here the gradient is scaled once, so that such a step is FIRST_STEP per
-    pixel (root mean square, up to a factor of 2). The scale is a power of two: it changes no bit once curvature is known.
-    The other way round, the first step of torch is so small that its gradients differ by little but rounding. A curvature
-    is believed if gradient change and step are not all but orthogonal: random ones are, true ones have a cosine above 0.1.
+    The direction is that of the two-loop recursion, Nocedal & Wright, algorithm 7.4, for each picture by itself. torch's own
+    takes a single picture, and stalls or leaps where the objective is badly scaled: its first step and the smallest
+    curvature that it believes are absolute numbers. Here a step is FIRST_STEP per value (root mean square) until a
+    curvature is known, and never above LONGEST_STEP, which stands in for a line search. A curvature is believed if
+    gradient change and step are not all but orthogonal: random ones are, true ones have a cosine above 0.1.
     """
 
-    FIRST_STEP, ORTHOGONAL, scale = 1 / 16, 0.02, None
+    FIRST_STEP, LONGEST_STEP, ORTHOGONAL = 1 / 64, 1 / 32, 0.02
 
+    def __init__(self, pixels: list[Tensor], lr: float = 1.0, history: int = 20):
+        super().__init__(pixels, {"lr": lr, "history": history})
+
+    @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
-        pixels = self.param_groups[0]["params"][0]
+        with torch.enable_grad():
+            total = closure()
+        group, = self.param_groups
+        pixels, = group["params"]
+        gradient, state = pixels.grad.flatten(1), self.state[pixels]
+        if not state:
+            state.update(pairs=deque(maxlen=group["history"]), scale=torch.full_like(gradient[:, :1], math.nan))
+        else:
+            self._learn(state, state["step"], gradient - state["gradient"])
+        step = self._direction(state, gradient).mul_(group["lr"])
+        step *= (self.LONGEST_STEP / step.square().mean(1, keepdim=True).sqrt()).clamp_max(1.0)
+        state.update(step=step, gradient=gradient.clone())
+        pixels.add_(step.view_as(pixels))
+        return total
 
-        def scaled() -> Tensor:
-            total, state = closure(), self.state[pixels]
-            if self.scale is None:
-                self.scale = self.FIRST_STEP / 2.0 ** math.frexp(pixels.grad.square().mean().sqrt().item())[1]
-            pixels.grad.mul_(self.scale)
-            if "d" in state:  # torch's names: the last step was t * d
-                change, step = pixels.grad.flatten() - state["prev_flat_grad"], state["d"]
-                if change.dot(step) < self.ORTHOGONAL * change.norm() * step.norm():
-                    state["t"] = 0.0  # of a step of length 0 torch learns nothing
-            return total
-        return super().step(scaled)
+    def _learn(self, state: dict, step: Tensor, change: Tensor) -> None:
+        product, square = _dot(step, change), _dot(change, change)
+        believed = product > self.ORTHOGONAL * (_dot(step, step) * square).sqrt()
+        state["scale"] = torch.where(believed, product / square, state["scale"])
+        state["pairs"].append((step, change, torch.where(believed, 1 / product, 0.0)))  # 0: the pair changes nothing
+
+    def _direction(self, state: dict, gradient: Tensor) -> Tensor:
+        direction, shares = -gradient, []
+        for step, change, weight in reversed(state["pairs"]):
+            shares.append(weight * _dot(step, direction))
+            direction.addcmul_(shares[-1], change, value=-1)
+        first = self.FIRST_STEP / gradient.square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+        direction *= torch.where(state["scale"].isnan(), first, state["scale"])
+        for (step, change, weight), share in zip(state["pairs"], reversed(shares)):
+            direction.addcmul_(share - weight * _dot(change, direction), step)
+        return direction
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1, keepdim=True)
 
 
 OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels and learning rate, its default)
-    # max_iter=1: torch's L-BFGS would otherwise evaluate up to 20 times within one step. Tolerances of 0 and below
-    # never fire: they are absolute, and a relative loss is small long before the picture is done.
-    "lbfgs": (lambda pixels, rate: _LBFGS(pixels, lr=rate, max_iter=1, history_size=_history(pixels[0].numel()),
-                                          tolerance_grad=0, tolerance_change=-1), 1.0),
+    "lbfgs": (lambda pixels, rate: _LBFGS(pixels, lr=rate, history=_history(pixels[0][0].numel())), 1.0),
     "adam": (lambda pixels, rate: torch.optim.Adam(pixels, lr=rate), 0.02),
     # the gradient of a relative loss at one pixel falls with the number of pixels, so the rate grows with it
-    "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0].numel(), momentum=0.9), 2e-5),
+    "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0][0].numel(), momentum=0.9), 2e-5),
 }
 
 
 def _history(numbers: int) -> int:
     """How many pairs of vectors L-BFGS remembers: half a gigabyte of them at most."""
-    return min(50, max(4, 2**26 // numbers))
+    return min(20, max(4, 2**26 // numbers))
 
 
 def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 200, learning_rate: float | None = None,
@@ -868,44 +921,69 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
     reached, a loss that is not finite, or an interrupt (Ctrl-C, the stop button). If the objective's weights change
     between two steps, the run goes on from the current image with a fresh optimiser state.
     """
-    if steps < 1:
-        raise ValueError(f"steps is at least 1, not {steps}.")
-    pixels = image.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
+    for step, in _optimize(image, objective, optimizer=optimizer, steps=steps, learning_rate=learning_rate,
+                           tolerance=tolerance):
+        yield step
+
+
+def _optimize(images: Tensor, objective, *, optimizer="lbfgs", steps: int, learning_rate: float | None = None,
+              tolerance: float = 0.0) -> Iterator[list[Step]]:
+    """`optimize_image` for N images at once: yields the Steps of all; an image that has stopped repeats its last one."""
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps is a whole number of at least 1, not {steps} (several numbers need as many sizes).")
+    pixels = images.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
     make, rate = _optimizer(optimizer, learning_rate)
-    mover, weights = make([pixels], rate), _weights(objective)
-    best, recent, evaluations, reason, start = None, [], 0, "", time.perf_counter()
+    mover, weights, evaluations, start = None, None, 0, time.perf_counter()
     for index in range(steps + 1):
-        if _weights(objective) != weights:  # another function: its curvature and its best value are unknown
-            weights, best, recent, mover = _weights(objective), None, [], make([pixels], rate)
-        shown = pixels.detach().clamp(0, 1)
+        if mover is None or _weights(objective) != weights:  # another function: its curvature and best value are unknown
+            mover, weights, runs = make([pixels], rate), _weights(objective), [_Run(tolerance) for _ in images]
+        shown = [picture.clamp(0, 1) for picture in pixels.detach().split(1)]
         try:
-            terms = _evaluate(objective, pixels, mover, move=index < steps)
+            terms, *more = _evaluate(objective, pixels, mover, move=index < steps)
         except KeyboardInterrupt:
-            if best is None:
+            if any(run.best is None for run in runs):
                 raise
-            reason = "interrupted"
-            break
-        evaluations += len(terms)
-        if not math.isfinite(terms[0]["total"]):
-            reason = f"the loss is not finite after {index} steps ({_summary(terms[0])})"
-            if best is None:
+            yield [run.stopped("interrupted", index, evaluations, time.perf_counter() - start) for run in runs]
+            return
+        evaluations += 1 + len(more)
+        for run, losses, picture in zip(runs, terms, shown):
+            run.take(Step(index, evaluations, losses, picture, time.perf_counter() - start), steps)
+        yield [run.step for run in runs]
+        if all(run.step.reason for run in runs):
+            return
+
+
+class _Run:
+    """What one image has come to: the Step to show, the best so far, and the last totals."""
+
+    def __init__(self, tolerance: float):
+        self.tolerance, self.step, self.best, self.recent = tolerance, None, None, []
+
+    def take(self, step: Step, steps: int) -> None:
+        if self.step and self.step.reason:
+            return
+        total, reason = step.losses["total"], ""
+        if not math.isfinite(total):
+            reason = f"the loss is not finite after {step.index} steps ({_summary(step.losses)})"
+            if self.best is None:
                 raise FloatingPointError(f"Nothing to optimise: {reason}; check the image, the weights and the rate.")
-            break
-        step = Step(index, evaluations, terms[0], shown, time.perf_counter() - start)
-        best = step if best is None or step.losses["total"] <= best.losses["total"] else best
-        recent = [*recent[-20:], step.losses["total"]]
-        if tolerance and len(recent) == 21 and recent[0] - recent[-1] < tolerance * recent[0]:
-            reason = f"the loss fell by less than {tolerance:g} of itself in 20 steps"
-            break
-        if index < steps:
-            yield step
-    yield replace(best, index=index, evaluations=evaluations, seconds=time.perf_counter() - start,
-                  reason=reason or f"all {steps} steps made")
+        else:
+            self.best = step if self.best is None or total <= self.best.losses["total"] else self.best
+            self.recent = [*self.recent[-20:], total]
+            if self.tolerance and len(self.recent) == 21 and self.recent[0] - total < self.tolerance * self.recent[0]:
+                reason = f"the loss fell by less than {self.tolerance:g} of itself in 20 steps"
+            elif step.index == steps:
+                reason = f"all {steps} steps made"
+        self.step = self.stopped(reason, step.index, step.evaluations, step.seconds) if reason else step
+
+    def stopped(self, reason: str, index: int, evaluations: int, seconds: float) -> Step:
+        done = self.step is not None and self.step.reason
+        return self.step if done else replace(self.best, reason=reason, index=index, evaluations=evaluations, seconds=seconds)
 
 
 def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int] = (256, 512), steps: int | Sequence[int] = (100, 40),
                    start: str | Tensor | None = None, seed: int = 0, optimizer="lbfgs", learning_rate: float | None = None,
-                   tolerance: float = 0.0, device=None, range_weight: float = 1000.0, **objective) -> Iterator[Step]:
+                   tolerance: float = 0.0, device=None, **objective) -> Iterator[Step]:
     """Optimise at growing sizes, each from the enlarged picture of the size before; yields the Steps of all of them.
 
     Large strokes and colours settle where an evaluation is cheap (Gatys et al. 2017, "Controlling Perceptual Factors").
@@ -918,7 +996,7 @@ def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int] = (256, 512
         raise ValueError(f"sizes ascend, and steps is one number or one for each size: not {list(sizes)} with steps {steps}.")
     begin, before, last = time.perf_counter(), None, None
     for size, count in zip(sizes, counts):
-        target = StyleObjective(*_as_images(content, style, size=size, device=device), range_weight=range_weight, **objective)
+        target = StyleObjective(*_as_images(content, style, size=size, device=device), **objective)
         objective["extractor"] = target.extractor  # built once
         image = _fitted(_start_image(target, start if last is None else last.image, seed), _canvas(target))
         for step in optimize_image(image, target, optimizer=optimizer, steps=count, learning_rate=learning_rate,
@@ -932,23 +1010,24 @@ def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int] = (256, 512
         before = last
 
 
-def _evaluate(objective, pixels: Tensor, mover: torch.optim.Optimizer, *, move: bool) -> list[dict[str, float]]:
+def _evaluate(objective, pixels: Tensor, mover: torch.optim.Optimizer, *, move: bool) -> list[list[dict[str, float]]]:
     """Evaluate the objective and its gradient, and let the optimiser move the pixels if `move`.
 
-    Returns the loss terms of every evaluation; an optimiser's step evaluates first, so the first are those of the
-    image as it came.
+    Returns the loss terms of each picture for every evaluation; an optimiser's step evaluates first, so the first are
+    those of the images as they came.
     """
     terms = []
 
     def closure() -> Tensor:
         mover.zero_grad()
         total, losses = objective(pixels)
-        total.backward()
-        terms.append({name: loss.item() for name, loss in losses.items()})
-        return total
+        total.sum().backward()
+        table = torch.stack([loss.detach().double().expand(len(pixels)) for loss in losses.values()], 1)
+        terms.append([dict(zip(losses, row)) for row in table.tolist()])  # a GPU is waited for once, not once for each term
+        return total.sum()
 
     mover.step(closure) if move else closure()
-    if not isinstance(mover, torch.optim.LBFGS):  # clamping would falsify the curvature that L-BFGS has gathered
+    if not isinstance(mover, (_LBFGS, torch.optim.LBFGS)):  # clamping would falsify the curvature that it has gathered
         pixels.data.clamp_(0, 1)
     return terms
 
@@ -1055,53 +1134,117 @@ def _collect(steps: Iterable[Step]) -> Result:
     return Result(last.image, history, last.seconds, last.reason)
 
 
-def sweep(cells: Mapping[Any, Mapping], *, executor=None, size: int | None = 512, device=None,
+def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None = None, size: int | None = 512, device=None,
           show_progress: bool = True, **common) -> dict[Any, Result]:
     """Run `stylize` once for each cell and return label -> Result, under one progress bar over all of them.
 
     cells: label -> the keywords (of stylize, content and style among them) in which this run differs from `common`.
-    executor: a concurrent.futures.Executor (a pool of processes, or of a cluster) runs the cells; None runs them here,
-    one after the other. Cells that differ in weights, start and optimiser only share their network and targets.
-    An interrupt returns the cells that are finished.
+    executor: a concurrent.futures.Executor (a pool of processes, or of a cluster) runs the cells; None runs them here.
+    together: so many cells, if alike in network, size, steps and optimiser, run as one batch, each with an L-BFGS of its
+    own; None takes as many as a GPU's memory holds, or as are faster so on a CPU. 1 gives the very bits of `stylize`, while
+    batches round in another order. Cells share network and targets where they can. The seconds of a Result are its
+    share of the batch's. An interrupt returns the cells that are finished.
     """
-    objectives, jobs = {}, {}
+    if together is not None and together < 1:
+        raise ValueError(f"together is a number of cells of at least 1, not {together}.")
+    jobs = _jobs(cells, common, size=size, device=device)
+    return _run_jobs(jobs, executor, _batches(jobs, together), show_progress)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A cell of a sweep, ready to run; jobs of one kind can run as one batch."""
+
+    start: Tensor
+    objective: StyleObjective
+    run: dict[str, Any]  # the keywords of optimize_image
+    kind: tuple
+
+
+def _jobs(cells: Mapping[Any, Mapping], common: Mapping, *, size: int | None, device) -> dict[Any, _Job]:
+    networks, objectives, jobs = {}, {}, {}
     for label, cell in cells.items():
         settings = common | dict(cell)
-        run = {name: settings.pop(name) for name in ("steps", "optimizer", "learning_rate", "tolerance") if name in settings}
-        start, seed = settings.pop("start", None), settings.pop("seed", 0)
-        weights = {name: settings.pop(name) for name in list(settings) if name.endswith("_weight") or name.endswith("_weights")}
-        # plain settings are equal if they read alike; tensors and networks only if they are the same object
-        key = tuple(sorted((name, repr(value) if isinstance(value, PLAIN) else id(value)) for name, value in settings.items()))
+        take = lambda *names: {name: settings.pop(name) for name in names if name in settings}  # noqa: B023, E731
+        run = {"steps": 200} | take("steps", "optimizer", "learning_rate", "tolerance")
+        begin = {"start": None, "seed": 0} | take("start", "seed")
+        weights = take(*(name for name in list(settings) if name.endswith(("_weight", "_weights"))))
+        pictures = settings.pop("content", None), settings.pop("style", None)
+        network, key = _key(settings, *(picture is None for picture in pictures)), _key(settings, *pictures)
         if key not in objectives:
-            images = _as_images(settings.pop("content", None), settings.pop("style", None), size=size, device=device)
-            objectives[key] = StyleObjective(*images, **settings)
+            images = _as_images(*pictures, size=size, device=device)
+            objectives[key] = StyleObjective(*images, **settings | networks.get(network, {}))
+            networks[network] = {"extractor": objectives[key].extractor}
         objective = objectives[key].reweighted(**weights)
-        jobs[label] = (_start_image(objective, start, seed), objective, {"steps": 200} | run)
-    return _run_jobs(jobs, executor, show_progress)
+        start = _start_image(objective, **begin)
+        custom = callable(run.get("optimizer")) or objective.statistic not in STYLE_STATISTICS.values()  # made for one picture?
+        terms = objective.tv_weight > 0, objective.range_weight > 0
+        kind = (network, _key(run), start.shape, _canvas(objective).shape, terms, label if custom else None)
+        jobs[label] = _Job(start, objective, run, kind)
+    return jobs
 
 
-def _run_jobs(jobs: Mapping[Any, tuple], executor, show_progress: bool) -> dict[Any, Result]:
-    results, steps = {}, {label: run["steps"] for label, (_, _, run) in jobs.items()}
-    waiting = {executor.submit(_run_job, *job): label for label, job in jobs.items()} if executor else {}
-    with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=BAR) as bar:
+def _key(settings: Mapping, *more) -> tuple:
+    """Plain settings are equal if they read alike; tensors and networks only if they are the same object."""
+    name = lambda value: repr(value) if isinstance(value, PLAIN) else id(value)  # noqa: E731
+    return tuple(sorted((key, name(value)) for key, value in settings.items())), *map(name, more)
+
+
+def _batches(jobs: Mapping[Any, _Job], together: int | None) -> list[list]:
+    """The labels of the jobs, those of one kind in lists of at most `together`."""
+    kinds = {}
+    for label, job in jobs.items():
+        kinds.setdefault(job.kind, []).append(label)
+    batches = []
+    for labels in kinds.values():
+        count = together or _largest_batch(jobs[labels[0]])
+        batches += [labels[first:first + count] for first in range(0, len(labels), count)]
+    return batches
+
+
+def _largest_batch(job: _Job) -> int:
+    height, width = job.start.shape[-2:]
+    if job.start.device.type == "cuda":
+        return max(1, int(_available_memory(job.start.device) // job.objective.extractor.memory(height, width)))
+    return max(1, 2**18 // (height * width))  # measured on two cores: twice as fast at 96 px, 1.2 times at 256, equal at 512
+
+
+def _run_jobs(jobs: Mapping[Any, _Job], executor, batches: Iterable[list], show_progress: bool) -> dict[Any, Result]:
+    results = {}
+    waiting = {executor.submit(_run_job, job): label for label, job in jobs.items()} if executor else {}
+    total = lambda labels: sum(jobs[label].run["steps"] for label in labels)  # noqa: E731
+    with tqdm(total=total(jobs), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=BAR) as bar:
         try:
-            for label, (start, objective, run) in ({} if executor else jobs).items():
-                result = _collect(_counted(optimize_image(start, objective, **run), bar))
-                if result.reason == "interrupted":
+            for labels in [] if executor else batches:
+                done = _run_together([jobs[label] for label in labels], bar)
+                results |= {label: result for label, result in zip(labels, done) if result.reason != "interrupted"}
+                if any(result.reason == "interrupted" for result in done):
                     break
-                results[label] = result
-                bar.update(sum(steps[done] for done in results) - bar.n)  # the run may have stopped early
+                bar.update(total(results) - bar.n)  # the runs may have stopped early
             for future in _as_completed(waiting):
                 results[waiting[future]] = future.result()
-                bar.update(steps[waiting[future]])
+                bar.update(total([waiting[future]]))
         except KeyboardInterrupt:
             for future in waiting:
                 future.cancel()
     return {label: results[label] for label in jobs if label in results}
 
 
-def _run_job(start: Tensor, objective: StyleObjective, run: Mapping) -> Result:
-    return _collect(optimize_image(start, objective, **run))
+def _run_together(jobs: Sequence[_Job], bar: tqdm) -> list[Result]:
+    """Run jobs of one kind as one batch."""
+    objective = jobs[0].objective if len(jobs) == 1 else _Together([job.objective for job in jobs])
+    before, last, histories = bar.n, [None] * len(jobs), [[] for _ in jobs]
+    for steps in _optimize(torch.cat([job.start for job in jobs]), objective, **jobs[0].run):
+        for step, shown, history in zip(steps, last, histories):
+            if step is not shown:  # one that has stopped is repeated
+                history.append(step.losses)
+        last = steps
+        bar.update(before + sum(step.index for step in steps) - bar.n)
+    return [Result(step.image, history, step.seconds / len(jobs), step.reason) for step, history in zip(last, histories)]
+
+
+def _run_job(job: _Job) -> Result:
+    return _collect(optimize_image(job.start, job.objective, **job.run))
 
 
 def _as_completed(futures: Iterable) -> Iterator:
@@ -1112,13 +1255,6 @@ def _as_completed(futures: Iterable) -> Iterator:
         yield from done
         left = [future for future in left if future not in done]
         time.sleep(0.02 if left and not done else 0)
-
-
-def _counted(steps: Iterable[Step], bar: tqdm) -> Iterator[Step]:
-    done = bar.n
-    for step in steps:
-        bar.update(done + step.index - bar.n)
-        yield step
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_the_last_step_holds_the_best_image(picture):
 
 
 def test_images_stay_in_range(picture):
-    for optimizer, rate in (("lbfgs", 0.1), ("adam", 0.1), ("sgd", 1e-5)):
+    for optimizer, rate in (("lbfgs", 1.0), ("adam", 0.1), ("sgd", 1e-5)):
         last = run(picture, bowl(torch.full_like(picture, 1.5)), optimizer=optimizer, learning_rate=rate, steps=40)[-1]
         assert last.image.min() >= 0 and last.image.max() == 1
 
@@ -81,12 +81,72 @@ def test_lbfgs_does_not_feel_the_scale_of_the_objective(picture, painting, netwo
     assert torch.equal(images[0], images[1]) and torch.equal(images[1], images[2])
 
 
-def test_lbfgs_is_that_of_torch_where_it_knows_the_curvature(picture, painting, network):
+def two_loops(matrix, x, steps, history):
+    """The totals x.A.x / 2 along L-BFGS as Nocedal & Wright write it, algorithms 7.4 and 7.5, without a line search."""
+    pairs, gradient, totals = [], matrix @ x, []
+    for _ in range(steps):
+        totals.append((x @ matrix @ x).item() / 2)
+        q, alphas = gradient.clone(), []
+        for s, y in reversed(pairs):
+            alphas.append((s @ q) / (s @ y))
+            q -= alphas[-1] * y
+        q *= pairs[-1][0] @ pairs[-1][1] / pairs[-1][1].square().sum() if pairs else 1 / 64 / gradient.square().mean().sqrt()
+        for (s, y), alpha in zip(pairs, reversed(alphas)):
+            q += s * (alpha - (y @ q) / (s @ y))
+        new = matrix @ (x - q)
+        pairs = [*pairs, (-q, new - gradient)][-history:]
+        x, gradient = x - q, new
+    return totals
+
+
+def test_lbfgs_is_the_two_loop_recursion_for_each_picture_of_a_batch(monkeypatch):
+    monkeypatch.setattr(nst._LBFGS, "LONGEST_STEP", math.inf)
+    generator = torch.Generator().manual_seed(0)
+    matrices = [root @ root.T + torch.eye(60) for root in torch.randn(3, 60, 60, generator=generator, dtype=torch.float64)]
+    start = torch.randn(3, 3, 4, 5, generator=generator, dtype=torch.float64)
+    pixels, totals = start.clone().requires_grad_(True), []
+    optimizer = nst._LBFGS([pixels], history=8)
+
+    def closure():
+        optimizer.zero_grad()
+        each = torch.stack([picture.flatten() @ matrix @ picture.flatten() / 2 for picture, matrix in zip(pixels, matrices)])
+        each.sum().backward()
+        totals.append(each.detach())
+        return each.sum()
+    for _ in range(30):  # the memory is full after 9
+        optimizer.step(closure)
+    for matrix, picture, ours in zip(matrices, start, torch.stack(totals, 1)):
+        assert ours.tolist() == pytest.approx(two_loops(matrix, picture.flatten(), 30, 8), rel=1e-8)
+
+
+def test_lbfgs_gets_as_far_as_that_of_torch(picture, painting, network):
     objective = nst.StyleObjective(picture, painting, extractor=network)
     plain = lambda pixels, rate: torch.optim.LBFGS(  # noqa: E731
-        pixels, lr=rate, max_iter=1, history_size=50, tolerance_grad=0, tolerance_change=-1)
-    ours, theirs = (run(picture, objective, steps=12, optimizer=optimizer, learning_rate=1.0) for optimizer in ("lbfgs", plain))
-    assert torch.equal(ours[-1].image, theirs[-1].image)
+        pixels, lr=rate, max_iter=1, history_size=20, tolerance_grad=0, tolerance_change=-1)
+    ours, theirs = (run(picture, objective, steps=60, optimizer=optimizer, learning_rate=1.0) for optimizer in ("lbfgs", plain))
+    assert ours[-1].losses["total"] < 1.05 * theirs[-1].losses["total"]
+
+
+def test_a_step_of_lbfgs_is_never_long(picture):
+    steps = run(picture, bowl(picture + 9), steps=3)
+    moves = [(after.image - before.image).square().mean().sqrt().item() for before, after in zip(steps, steps[1:-1])]
+    assert moves == pytest.approx([1 / 64, 1 / 32], rel=1e-3)
+
+
+def test_lbfgs_believes_no_curvature_of_the_wrong_sign():
+    pixels = torch.full((1, 3, 2, 2), 0.1).requires_grad_(True)
+    optimizer = nst._LBFGS([pixels])
+
+    def closure():  # a hill: the gradient grows on the way down
+        optimizer.zero_grad()
+        total = -pixels.square().sum() / 2
+        total.backward()
+        return total
+    values = [pixels.detach().clone()]
+    for _ in range(4):
+        optimizer.step(closure)
+        values.append(pixels.detach().clone())
+    assert torch.diff(torch.stack(values), dim=0).flatten().tolist() == pytest.approx([1 / 64] * 48, rel=1e-4)
 
 
 def test_same_seed_same_pixels(painting, network):
@@ -221,14 +281,57 @@ def common(picture, painting, network):
 
 
 def test_a_sweep_is_the_single_runs(common):
-    results = nst.sweep(CELLS, **common)
+    results = nst.sweep(CELLS, together=1, **common)
     assert list(results) == list(CELLS)
     for label, cell in CELLS.items():
         assert torch.equal(results[label].image, nst.stylize(**common, **cell).image)
 
 
+@pytest.fixture
+def exact(common):
+    """In float64: batches add in another order, and an optimisation enlarges rounding from step to step."""
+    network = nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS), weights=None, precision="float64")
+    return common | {"content": common["content"].double(), "style": common["style"].double(), "extractor": network}
+
+
+def assert_alike(results, others):
+    assert list(results) == list(others)
+    for ours, theirs in zip(results.values(), others.values()):
+        assert torch.allclose(ours.image, theirs.image, atol=1e-5) and ours.reason == theirs.reason
+        assert len(ours.history) == len(theirs.history)
+        assert all(a == pytest.approx(b, rel=1e-4, abs=1e-7) for a, b in zip(ours.history, theirs.history))
+
+
+@pytest.mark.parametrize("together", [2, 3, 99])
+@pytest.mark.parametrize("options", [{"optimizer": "lbfgs"}, {"optimizer": "adam"}, {"optimizer": "sgd", "tv_weight": 3.0},
+                                     {"scale": "gatys", "style_weight": 10.0}])
+def test_cells_run_together_as_they_run_alone(exact, picture, painting, options, together):
+    cells = CELLS | {"style": {"style": painting.double().flip(-1)}, "longer": {"steps": 4}, "free": {"range_weight": 0.0},
+                     "content": {"content": picture.double().flip(-1), "range_weight": 1e4},
+                     "layers": {"style_layer_weights": {"relu2_1": 2.0}}}
+    alone, batched = (nst.sweep(cells, together=count, **exact | options) for count in (1, together))
+    assert_alike(batched, alone)
+
+
+def test_what_is_made_for_one_picture_runs_alone(common, monkeypatch):
+    sizes, original = [], nst.StyleObjective.__call__
+    monkeypatch.setattr(nst.StyleObjective, "__call__", lambda self, image: sizes.append(len(image)) or original(self, image))
+    own = {"optimiser": {"optimizer": lambda pixels, rate: torch.optim.Adam(pixels, rate), "learning_rate": 0.01},
+           "statistic": {"statistic": lambda maps: maps.mean((2, 3))}}
+    nst.sweep(CELLS | own, together=9, **common)
+    assert sizes == [4] * 4 + [1] * 8
+
+
+def test_a_cell_that_stops_early_leaves_its_batch_running(exact):
+    cells = {weight: {"content_weight": weight} for weight in (1.0, 5e307)}  # the second soon leaves the range of float64
+    exact |= dict(steps=30, optimizer="sgd", start="noise", range_weight=0.0)
+    alone, batched = nst.sweep(cells, together=1, **exact), nst.sweep(cells, together=2, **exact)
+    assert "not finite" in alone[5e307].reason and len(alone[5e307].history) < len(alone[1.0].history)
+    assert_alike(batched, alone)
+
+
 def test_a_sweep_on_a_process_pool_gives_the_same_images(common):
-    serial = nst.sweep(CELLS, **common)
+    serial = nst.sweep(CELLS, together=1, **common)
     context = multiprocessing.get_context("spawn")  # the same on Linux, Mac and Windows
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads,
                                                 initargs=(torch.get_num_threads(),)) as executor:
@@ -239,7 +342,7 @@ def test_a_sweep_on_a_process_pool_gives_the_same_images(common):
 
 def test_a_sweep_on_a_dask_cluster_gives_the_same_images(common):
     distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install distributed to test it")
-    serial = nst.sweep(CELLS, **common)
+    serial = nst.sweep(CELLS, together=1, **common)
     with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
         clustered = nst.sweep(CELLS, executor=client.get_executor(), **common)
     # a worker may use another number of threads, which adds in another order
@@ -271,7 +374,28 @@ def test_an_interrupted_sweep_returns_what_is_finished(common, monkeypatch):
             raise KeyboardInterrupt
         return original(self, image)
     monkeypatch.setattr(nst.StyleObjective, "__call__", impatient)
-    assert list(nst.sweep(CELLS, **common)) == list(CELLS)[:1]
+    assert list(nst.sweep(CELLS, together=1, **common)) == list(CELLS)[:1]
+
+
+def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, monkeypatch):
+    calls, original = [], nst._evaluate
+
+    def impatient(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+    monkeypatch.setattr(nst, "_evaluate", impatient)
+    cells = {"done": {"start": common["content"], "style_weight": 0.0, "tv_weight": 1e-9},  # nothing is left to do
+             "busy": {"start": "noise", "tv_weight": 1e-9}}
+    results = nst.sweep(cells, together=2, **common | {"steps": 50, "tolerance": 1e-3, "optimizer": "adam"})
+    assert list(results) == ["done"] and "fell by less" in results["done"].reason
+
+
+@pytest.mark.parametrize("together", [0, -3])
+def test_a_batch_has_at_least_one_cell(common, together):
+    with pytest.raises(ValueError, match="at least 1, not"):
+        nst.sweep(CELLS, together=together, **common)
 
 
 def test_a_sweep_shows_one_bar(common, capsys):

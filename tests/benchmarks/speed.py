@@ -1,14 +1,14 @@
 """Seconds per evaluation and peak memory, beside a plain float32 loop and beside what the machine can do at most.
 
-    python tests/benchmarks/speed.py                 # about six minutes on two cores
+    python tests/benchmarks/speed.py                 # about eight minutes on two cores
     python tests/benchmarks/speed.py --device cuda
 
 Every case runs in a process of its own, interleaved over the rounds, so that a busy machine disturbs all alike; medians
 are reported. An evaluation is the objective with five style layers and one content layer, its gradient to the image, and
-the step of L-BFGS. The plain loop is the method as tutorials write it: VGG-19, float32, default memory layout. Weights of
-VGG-19 are random (they take the same time). Networks are timed without their set-up. The ceiling is the largest rate of
-any matrix product or 3x3 convolution tried in the same precision; the share counts the convolutions, forward and
-backward. Writes figures/benchmarks.csv and the figure.
+the step of L-BFGS; those of several pictures in one batch are divided by their number. The plain loop is the method as
+tutorials write it: VGG-19, float32, default memory layout. Weights of VGG-19 are random (they take the same time).
+Networks are timed without their set-up. The ceiling is the largest rate of any matrix product or 3x3 convolution tried in
+the same precision; the share counts the convolutions, forward and backward. Writes figures/benchmarks.csv and the figure.
 """
 import argparse
 import csv
@@ -21,6 +21,7 @@ import sys
 import time
 
 SIZES = (256, 512, 1024)  # long sides; pictures are 4:3
+BATCH = 8  # cells of a sweep that run as one
 NETWORKS = {  # case -> (function, architecture, precision)
     "vgg19_compact": ("ours", "vgg19_compact", "auto"),
     "vgg19_compact float32": ("ours", "vgg19_compact", "float32"),
@@ -29,6 +30,7 @@ NETWORKS = {  # case -> (function, architecture, precision)
     "vgg19 plain loop": ("plain", "vgg19", "float32"),
 }
 CASES = {f"{name} {size}": (*network, size) for size in SIZES for name, network in NETWORKS.items()}
+CASES |= {f"vgg19_compact, {BATCH} together {size}": ("together", "vgg19_compact", "auto", size) for size in SIZES[:2]}
 CASES |= {f"AdaIN {size}": ("feed_forward", "vgg19_compact", "auto", size) for size in (256, 512, 1024, 2048)}
 CASES |= {f"ceiling {precision}": ("ceiling", "", precision, 0) for precision in ("float32", "bfloat16")}
 FIELDS = ("case", "size", "seconds", "times faster than the plain loop", "peak memory, GiB", "share of the ceiling",
@@ -48,6 +50,16 @@ def ours(arch, precision, size, device):
                                    weights="DEFAULT" if arch == "vgg19_compact" else None)
     yield work(objective.extractor, size)
     yield from nst.optimize_image(content, objective, steps=10**6)
+
+
+def together(arch, precision, size, device):
+    import torch
+
+    import nst_utils as nst
+    content, style = pictures(size, device)
+    objective = nst.StyleObjective(content, style, arch=arch, precision=precision)
+    yield work(objective.extractor, size)
+    yield from nst._optimize(torch.cat([content] * BATCH), nst._Together([objective] * BATCH), steps=10**6)
 
 
 def work(extractor, size):
@@ -154,7 +166,8 @@ def run_case(name, device, budget):
         start = time.perf_counter()
         next(evaluations)
         seconds.append(time.perf_counter() - start)
-    print(json.dumps({"seconds": statistics.median(seconds), "evaluations": len(seconds), "work": operations,
+    count = BATCH if function == "together" else 1
+    print(json.dumps({"seconds": statistics.median(seconds) / count, "evaluations": len(seconds) * count, "work": operations,
                       "memory": peak_memory_gib(device)}))
 
 
