@@ -830,12 +830,12 @@ def _statistic(statistic) -> Callable[[Tensor], Tensor]:
 class Step:
     """One step of an optimisation: an image with its own losses.
 
-    L-BFGS leaves the pixels free; its losses are those of the pixels before they are clamped to be shown.
+    L-BFGS may step outside [0, 1]; its losses are those of the pixels before they are clamped to be shown.
     """
 
     index: int  # updates made before this image; 0 is the start
     evaluations: int  # of objective and gradient so far
-    losses: dict[str, float]  # "total", "content", "style", "tv", and one entry per style layer
+    losses: dict[str, float]  # "total", "content", "style", "tv", "range", and one entry per style layer
     image: Tensor  # (1, 3, H, W), clamped to [0, 1]
     seconds: float  # since the start
     reason: str = ""  # why the run stopped, on the last step only
@@ -1022,7 +1022,7 @@ def _evaluate(objective, pixels: Tensor, mover: torch.optim.Optimizer, *, move: 
         mover.zero_grad()
         total, losses = objective(pixels)
         total.sum().backward()
-        table = torch.stack([loss.detach().double().expand(len(pixels)) for loss in losses.values()], 1)
+        table = torch.stack([loss.detach().to(total).expand(len(pixels)) for loss in losses.values()], 1)
         terms.append([dict(zip(losses, row)) for row in table.tolist()])  # a GPU is waited for once, not once for each term
         return total.sum()
 

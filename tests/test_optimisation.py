@@ -1,6 +1,7 @@
 import concurrent.futures
 import math
 import multiprocessing
+import types
 
 import pytest
 import torch
@@ -328,6 +329,14 @@ def test_a_cell_that_stops_early_leaves_its_batch_running(exact):
     alone, batched = nst.sweep(cells, together=1, **exact), nst.sweep(cells, together=2, **exact)
     assert "not finite" in alone[5e307].reason and len(alone[5e307].history) < len(alone[1.0].history)
     assert_alike(batched, alone)
+
+
+@pytest.mark.parametrize("device, size, share, count", [("cuda", (48, 64), 5.5, 5), ("cuda", (48, 64), 0.5, 1),
+                                                        ("cpu", (48, 64), 0.5, 85), ("cpu", (512, 512), 9, 1)])
+def test_a_batch_is_as_large_as_memory_or_speed_allow(network, monkeypatch, device, size, share, count):
+    monkeypatch.setattr(nst, "_available_memory", lambda device: share * network.memory(*size))
+    start = types.SimpleNamespace(device=torch.device(device), shape=(1, 3, *size))  # without a GPU at hand
+    assert nst._largest_batch(nst._Job(start, types.SimpleNamespace(extractor=network), {}, ())) == count
 
 
 def test_a_sweep_on_a_process_pool_gives_the_same_images(common):
