@@ -1211,18 +1211,19 @@ def _largest_batch(job: _Job) -> int:
 
 def _run_jobs(jobs: Mapping[Any, _Job], executor, batches: Iterable[list], show_progress: bool) -> dict[Any, Result]:
     results = {}
-    waiting = {executor.submit(_run_job, job): label for label, job in jobs.items()} if executor else {}
+    waiting = {executor.submit(_run_together, [job]): label for label, job in jobs.items()} if executor else {}
     total = lambda labels: sum(jobs[label].run["steps"] for label in labels)  # noqa: E731
     with tqdm(total=total(jobs), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=BAR) as bar:
         try:
             for labels in [] if executor else batches:
-                done = _run_together([jobs[label] for label in labels], bar)
+                before = bar.n
+                done = _run_together([jobs[label] for label in labels], lambda made: bar.update(before + made - bar.n))  # noqa: B023
                 results |= {label: result for label, result in zip(labels, done) if result.reason != "interrupted"}
                 if any(result.reason == "interrupted" for result in done):
                     break
                 bar.update(total(results) - bar.n)  # the runs may have stopped early
             for future in _as_completed(waiting):
-                results[waiting[future]] = future.result()
+                results[waiting[future]], = future.result()
                 bar.update(total([waiting[future]]))
         except KeyboardInterrupt:
             for future in waiting:
@@ -1230,21 +1231,17 @@ def _run_jobs(jobs: Mapping[Any, _Job], executor, batches: Iterable[list], show_
     return {label: results[label] for label in jobs if label in results}
 
 
-def _run_together(jobs: Sequence[_Job], bar: tqdm) -> list[Result]:
-    """Run jobs of one kind as one batch."""
+def _run_together(jobs: Sequence[_Job], show: Callable[[int], Any] = lambda made: None) -> list[Result]:
+    """Run jobs of one kind as one batch, and show the number of steps made."""
     objective = jobs[0].objective if len(jobs) == 1 else _Together([job.objective for job in jobs])
-    before, last, histories = bar.n, [None] * len(jobs), [[] for _ in jobs]
+    last, histories = [None] * len(jobs), [[] for _ in jobs]
     for steps in _optimize(torch.cat([job.start for job in jobs]), objective, **jobs[0].run):
         for step, shown, history in zip(steps, last, histories):
             if step is not shown:  # one that has stopped is repeated
                 history.append(step.losses)
         last = steps
-        bar.update(before + sum(step.index for step in steps) - bar.n)
+        show(sum(step.index for step in steps))
     return [Result(step.image, history, step.seconds / len(jobs), step.reason) for step, history in zip(last, histories)]
-
-
-def _run_job(job: _Job) -> Result:
-    return _collect(optimize_image(job.start, job.objective, **job.run))
 
 
 def _as_completed(futures: Iterable) -> Iterator:

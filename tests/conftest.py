@@ -31,3 +31,18 @@ def network():
     """A float32 extractor with seeded random weights: the mathematics does not depend on training."""
     layers = (*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS)
     return nst.FeatureExtractor(layers=layers, weights=None, precision="float32")
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch):
+    """A function of n: the n-th evaluation from now on is a Ctrl-C."""
+    def at(count):
+        left, evaluate = [count], nst._evaluate
+
+        def interrupted(*arguments, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            return evaluate(*arguments, **options)
+        monkeypatch.setattr(nst, "_evaluate", interrupted)
+    return at

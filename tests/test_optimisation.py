@@ -373,28 +373,13 @@ def test_a_sweep_tells_networks_of_one_architecture_apart(common):
     assert results[0].history[1] != results[1].history[1]
 
 
-def test_an_interrupted_sweep_returns_what_is_finished(common, monkeypatch):
-    calls = []
-    original = nst.StyleObjective.__call__
-
-    def impatient(self, image):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return original(self, image)
-    monkeypatch.setattr(nst.StyleObjective, "__call__", impatient)
+def test_an_interrupted_sweep_returns_what_is_finished(common, interrupt_at):
+    interrupt_at(6)
     assert list(nst.sweep(CELLS, together=1, **common)) == list(CELLS)[:1]
 
 
-def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, monkeypatch):
-    calls, original = [], nst._evaluate
-
-    def impatient(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 30:
-            raise KeyboardInterrupt
-        return original(*arguments, **options)
-    monkeypatch.setattr(nst, "_evaluate", impatient)
+def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, interrupt_at):
+    interrupt_at(30)
     cells = {"done": {"start": common["content"], "style_weight": 0.0, "tv_weight": 1e-9},  # nothing is left to do
              "busy": {"start": "noise", "tv_weight": 1e-9}}
     results = nst.sweep(cells, together=2, **common | {"steps": 50, "tolerance": 1e-3, "optimizer": "adam"})

@@ -78,15 +78,8 @@ def test_stylize_takes_sizes(picture, painting, capsys):
     assert result.image.shape == picture.shape and len(result.history) == 9 and "7/7 steps" in capsys.readouterr().out
 
 
-def test_an_interrupt_ends_the_whole_chain(picture, painting, monkeypatch):
-    calls, evaluate = [], nst._evaluate
-
-    def interrupted(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return evaluate(*arguments, **options)
-    monkeypatch.setattr(nst, "_evaluate", interrupted)
+def test_an_interrupt_ends_the_whole_chain(picture, painting, interrupt_at):
+    interrupt_at(3)
     result = nst.stylize(picture, painting, sizes=(32, 64), steps=5, show_progress=False)
     assert result.reason == "interrupted" and result.image.shape[-1] == 32
 
