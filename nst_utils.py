@@ -853,7 +853,7 @@ class _LBFGS(torch.optim.Optimizer):
 
     FIRST_STEP, LONGEST_STEP, ORTHOGONAL = 1 / 64, 1 / 32, 0.02
 
-    def __init__(self, pixels: list[Tensor], lr: float = 1.0, history: int = 20):
+    def __init__(self, pixels: list[Tensor], *, lr: float, history: int):
         super().__init__(pixels, {"lr": lr, "history": history})
 
     @torch.no_grad()
@@ -868,7 +868,7 @@ class _LBFGS(torch.optim.Optimizer):
         else:
             self._learn(state, state["step"], gradient - state["gradient"])
         step = self._direction(state, gradient).mul_(group["lr"])
-        step *= (self.LONGEST_STEP / step.square().mean(1, keepdim=True).sqrt()).clamp_max(1.0)
+        step *= (self.LONGEST_STEP / _root_mean_square(step)).clamp_max(1.0)
         state.update(step=step, gradient=gradient.clone())
         pixels.add_(step.view_as(pixels))
         return total
@@ -884,7 +884,7 @@ class _LBFGS(torch.optim.Optimizer):
         for step, change, weight in reversed(state["pairs"]):
             shares.append(weight * _dot(step, direction))
             direction.addcmul_(shares[-1], change, value=-1)
-        first = self.FIRST_STEP / gradient.square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+        first = self.FIRST_STEP / _root_mean_square(gradient).clamp_min(1e-30)
         direction *= torch.where(state["scale"].isnan(), first, state["scale"])
         for (step, change, weight), share in zip(state["pairs"], reversed(shares)):
             direction.addcmul_(share - weight * _dot(change, direction), step)
@@ -893,6 +893,10 @@ class _LBFGS(torch.optim.Optimizer):
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
+
+
+def _root_mean_square(rows: Tensor) -> Tensor:
+    return rows.square().mean(1, keepdim=True).sqrt()
 
 
 OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels and learning rate, its default)
@@ -943,13 +947,15 @@ def _optimize(images: Tensor, objective, *, optimizer="lbfgs", steps: int, learn
         except KeyboardInterrupt:
             if any(run.best is None for run in runs):
                 raise
-            yield [run.stopped("interrupted", index, evaluations, time.perf_counter() - start) for run in runs]
+            for run in runs:
+                run.stop("interrupted", index, evaluations, time.perf_counter() - start)
+            yield [run.step for run in runs]
             return
         evaluations += 1 + len(more)
         for run, losses, picture in zip(runs, terms, shown):
             run.take(Step(index, evaluations, losses, picture, time.perf_counter() - start), steps)
         yield [run.step for run in runs]
-        if all(run.step.reason for run in runs):
+        if all(run.done for run in runs):
             return
 
 
@@ -959,8 +965,12 @@ class _Run:
     def __init__(self, tolerance: float):
         self.tolerance, self.step, self.best, self.recent = tolerance, None, None, []
 
+    @property
+    def done(self) -> bool:
+        return self.step is not None and self.step.reason != ""
+
     def take(self, step: Step, steps: int) -> None:
-        if self.step and self.step.reason:
+        if self.done:
             return
         total, reason = step.losses["total"], ""
         if not math.isfinite(total):
@@ -968,17 +978,20 @@ class _Run:
             if self.best is None:
                 raise FloatingPointError(f"Nothing to optimise: {reason}; check the image, the weights and the rate.")
         else:
+            self.step = step
             self.best = step if self.best is None or total <= self.best.losses["total"] else self.best
             self.recent = [*self.recent[-20:], total]
             if self.tolerance and len(self.recent) == 21 and self.recent[0] - total < self.tolerance * self.recent[0]:
                 reason = f"the loss fell by less than {self.tolerance:g} of itself in 20 steps"
             elif step.index == steps:
                 reason = f"all {steps} steps made"
-        self.step = self.stopped(reason, step.index, step.evaluations, step.seconds) if reason else step
+        if reason:
+            self.stop(reason, step.index, step.evaluations, step.seconds)
 
-    def stopped(self, reason: str, index: int, evaluations: int, seconds: float) -> Step:
-        done = self.step is not None and self.step.reason
-        return self.step if done else replace(self.best, reason=reason, index=index, evaluations=evaluations, seconds=seconds)
+    def stop(self, reason: str, index: int, evaluations: int, seconds: float) -> None:
+        """The last step shows the best image and says why it is the last."""
+        if not self.done:
+            self.step = replace(self.best, reason=reason, index=index, evaluations=evaluations, seconds=seconds)
 
 
 def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int] = (256, 512), steps: int | Sequence[int] = (100, 40),
@@ -1020,11 +1033,12 @@ def _evaluate(objective, pixels: Tensor, mover: torch.optim.Optimizer, *, move: 
 
     def closure() -> Tensor:
         mover.zero_grad()
-        total, losses = objective(pixels)
-        total.sum().backward()
+        totals, losses = objective(pixels)
+        total = totals.sum()
+        total.backward()
         table = torch.stack([loss.detach().to(total).expand(len(pixels)) for loss in losses.values()], 1)
         terms.append([dict(zip(losses, row)) for row in table.tolist()])  # a GPU is waited for once, not once for each term
-        return total.sum()
+        return total
 
     mover.step(closure) if move else closure()
     if not isinstance(mover, (_LBFGS, torch.optim.LBFGS)):  # clamping would falsify the curvature that it has gathered
@@ -1148,7 +1162,7 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None =
     if together is not None and together < 1:
         raise ValueError(f"together is a number of cells of at least 1, not {together}.")
     jobs = _jobs(cells, common, size=size, device=device)
-    return _run_jobs(jobs, executor, _batches(jobs, together), show_progress)
+    return _run_jobs(jobs, executor, [] if executor else _batches(jobs, together), show_progress)
 
 
 @dataclass(frozen=True)
@@ -1215,7 +1229,7 @@ def _run_jobs(jobs: Mapping[Any, _Job], executor, batches: Iterable[list], show_
     total = lambda labels: sum(jobs[label].run["steps"] for label in labels)  # noqa: E731
     with tqdm(total=total(jobs), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=BAR) as bar:
         try:
-            for labels in [] if executor else batches:
+            for labels in batches:
                 before = bar.n
                 done = _run_together([jobs[label] for label in labels], lambda made: bar.update(before + made - bar.n))  # noqa: B023
                 results |= {label: result for label, result in zip(labels, done) if result.reason != "interrupted"}

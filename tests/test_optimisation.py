@@ -106,7 +106,7 @@ def test_lbfgs_is_the_two_loop_recursion_for_each_picture_of_a_batch(monkeypatch
     matrices = [root @ root.T + torch.eye(60) for root in torch.randn(3, 60, 60, generator=generator, dtype=torch.float64)]
     start = torch.randn(3, 3, 4, 5, generator=generator, dtype=torch.float64)
     pixels, totals = start.clone().requires_grad_(True), []
-    optimizer = nst._LBFGS([pixels], history=8)
+    optimizer = nst._LBFGS([pixels], lr=1.0, history=8)
 
     def closure():
         optimizer.zero_grad()
@@ -136,7 +136,7 @@ def test_a_step_of_lbfgs_is_never_long(picture):
 
 def test_lbfgs_believes_no_curvature_of_the_wrong_sign():
     pixels = torch.full((1, 3, 2, 2), 0.1).requires_grad_(True)
-    optimizer = nst._LBFGS([pixels])
+    optimizer = nst._LBFGS([pixels], lr=1.0, history=20)
 
     def closure():  # a hill: the gradient grows on the way down
         optimizer.zero_grad()
