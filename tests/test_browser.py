@@ -45,7 +45,8 @@ def lab(tmp_path):
     folders = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "RUNTIME", "DATA")}
     environment = os.environ | folders | {
         "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
-        "IPYTHONDIR": str(tmp_path / "ipython"), "NST_FIGURES": str(tmp_path / "figures"), "PYTHONPATH": str(ROOT)}
+        "IPYTHONDIR": str(tmp_path / "ipython"), "NST_FIGURES": str(tmp_path / "figures"),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "notebooks")))}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -100,7 +101,7 @@ def run_all(page):
 
 
 def run_again(page, source):
-    """Run the cell with this in its source once more, wait for its number and return it."""
+    """Run the cell with this (text or pattern) in its source once more, wait for its number and return it."""
     cell = page.locator(".jp-CodeCell", has_text=source)
     prompt = cell.locator(".jp-InputPrompt")
     before = prompt.inner_text()
@@ -180,7 +181,7 @@ def test_a_reader_steers_the_playground(page, lab, tmp_path):
 
     button("Restart").click()
     status("running")
-    run_again(page, "panel = nst.steer(")  # which ends the worker of the panel that was there before
+    run_again(page, re.compile(r"panel = .*steer\("))  # which ends the worker of the panel that was there before
     status("ready")
     moves = run_again(page, "for k in range(50)")
     assert moves.get_by_text("1 worker, style weight 281.8, error: None").count() == 1

@@ -2,6 +2,7 @@
 import ast
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_every_picture_that_a_page_shows_exists_and_shows_something():
         for name in (first or second for first, second in shown):
             image = nst.load_image(page.parent / name, 256)
             assert image.std() > 0.02, name
+
+
+@pytest.mark.parametrize("folder, megabytes", [("figures", 30), ("notebooks", 12)])
+def test_clones_stay_light(folder, megabytes):
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z", folder], cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
+        files = [ROOT / name for name in listed.decode().split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):  # no git, or no clone: then everything counts
+        files = list((ROOT / folder).rglob("*"))
+    sizes = {path.name: path.stat().st_size for path in files if path.is_file()}
+    assert sum(sizes.values()) <= megabytes * 2**20, sorted(sizes.items(), key=lambda one: -one[1])[:5]
 
 
 def test_shipped_weights_are_small_plain_and_documented():

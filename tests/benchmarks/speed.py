@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 SIZES = (256, 512, 1024)  # long sides; pictures are 4:3
 BATCH = 8  # cells of a sweep that run as one
@@ -59,7 +60,9 @@ def together(arch, precision, size, device):
     content, style = pictures(size, device)
     objective = nst.StyleObjective(content, style, arch=arch, precision=precision)
     yield work(objective.extractor, size)
-    yield from nst._optimize(torch.cat([content] * BATCH), nst._Together([objective] * BATCH), steps=10**6)
+    for step in nst.optimize_image(torch.cat([content] * BATCH), objective, steps=10**6):
+        if step.picture == BATCH - 1:
+            yield
 
 
 def work(extractor, size):
@@ -239,18 +242,19 @@ def main():
     options = parser.parse_args()
     if options.case:
         return run_case(options.case, options.device, options.budget)
-    import nst_utils as nst
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "notebooks"))
+    from report import FIGURES, export_figure
     cases = {name: case for name, case in CASES.items() if not options.sizes or case[-1] in (0, *options.sizes)}
     rows = list(as_rows(measure(cases, options.device, options.rounds, options.budget)))
     where = machine(options.device)
-    nst.FIGURES.mkdir(parents=True, exist_ok=True)
-    with open(nst.FIGURES / "benchmarks.csv", "w", newline="", encoding="utf-8") as file:
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    with open(FIGURES / "benchmarks.csv", "w", newline="", encoding="utf-8") as file:
         file.write(f"# {where}\n")
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
     caption = f"Seconds per evaluation of the optimisation, and per picture of AdaIN, on {where}."
-    nst.export_figure(draw(rows, where), "benchmarks", caption)
+    export_figure(draw(rows, where), "benchmarks", caption)
     print(f"{where}\n\n| {' | '.join(FIELDS)} |\n|{'---|' * len(FIELDS)}")
     for row in rows:
         print(f"| {' | '.join(str(row.get(name, '')) for name in FIELDS)} |")

@@ -1,0 +1,380 @@
+"""Pictures on paper: grids and strips of pictures, curves, tables of claims, films, and their export with caption and gallery.
+
+For whoever shows what a run has made, in a notebook and in a report. Not here: making pictures (nst_utils), many of them and
+what is measured on them (experiments), what moves under the hand (panels). A new type of figure is a function here that takes
+pictures or numbers and returns a matplotlib figure, like `plot_losses`; `export_figure` writes whatever such a function
+returns. A figure that only one notebook draws stays in that notebook.
+
+Text is text: labels, titles and captions stand as they are written, `$`, `_` and `\\` included. There is no mathtext; write α,
+not `$\\alpha$`.
+"""
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from math import ceil
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import LayoutEngine
+from matplotlib.patheffects import Normal
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from PIL import Image
+from torch import Tensor
+
+import nst_utils as nst
+
+FIGURES = Path(os.environ.get("NST_FIGURES") or Path(__file__).resolve().parents[1] / "figures")  # where figures are exported
+MAX_OPEN = 20  # figures that stay open; matplotlib warns when one more is opened
+LABEL, TITLE = 9, 11  # sizes of text in points
+_EXPORTED = weakref.WeakSet()  # figures
+
+# --- 1. Pictures ------------------------------------------------------------------------------------------------------
+
+
+def image_of(item: nst.Step | Tensor) -> Tensor:
+    """The image (1, 3, H, W) of a step of a run, or of what is an image already."""
+    return item if isinstance(item, Tensor) else item.image
+
+
+def image_grid(images: Sequence[Sequence[nst.Step | Tensor | None]], *, row_labels: Sequence[str] = (),
+               col_labels: Sequence[str] = (), labels: Sequence[Sequence[str]] = (), title: str = "", cell: float = 2.2,
+               magnify: bool = False) -> Figure:
+    """A figure of rows of pictures, images (1, 3, H, W) or steps; None leaves a cell empty, rows may differ in length.
+
+    row_labels: texts beside the rows. col_labels: texts above the columns, or labels: rows of texts, one above each picture.
+    What is too long for a picture goes on in the next line. cell: width of the widest picture in inches on paper and on the
+    screen, less if that were below 100 pixels to the inch. Exported, each picture has its very pixels, one for one, so that a
+    smaller one is drawn smaller. magnify: draw it as large as its neighbours, each pixel as a block of 2 x 2, 3 x 3, ... of
+    them, and all pictures larger if `cell` leaves room. Raises ValueError if there is no picture.
+    """
+    pictures = {(row, column): np.asarray(nst.to_pil(image_of(item)))
+                for row, line in enumerate(images) for column, item in enumerate(line) if item is not None}
+    if not pictures:
+        raise ValueError("There are no pictures to show.")
+    boxes = np.zeros((len(images), max(map(len, images)), 2), dtype=int)  # width and height in pixels, 0 where there is nothing
+    for place, picture in pictures.items():
+        boxes[place] = picture.shape[1::-1]
+    if magnify:
+        room = boxes.max((0, 1)) * max(1, 100 * cell / boxes[..., 0].max())
+        boxes *= np.maximum(1, (room / np.maximum(1, boxes) + 1e-9).min(2, keepdims=True).astype(int))
+    dpi = max(100, ceil(boxes[..., 0].max() / cell))
+    wide = np.maximum(0.8, boxes[..., 0].max(0) / dpi)  # inches that labels may take above a column and beside a row
+    high = np.maximum(0.8, np.where(boxes[:, 0, 1], boxes[:, 0, 1], boxes[..., 1].max(1)) / dpi)
+    figure, axes = plt.subplots(*boxes.shape[:2], squeeze=False, subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
+    for place, picture in pictures.items():
+        axes[place].imshow(picture, aspect="auto")
+    for line, texts in zip(axes, labels or [col_labels]):
+        for axis, text, inches in zip(line, texts, wide):
+            axis.set_title(_wrapped(text, inches, LABEL), fontsize=LABEL)
+    for axis, text, inches in zip(axes[:, 0], row_labels, high):
+        axis.set_ylabel(_wrapped(text, inches, LABEL), fontsize=LABEL)
+    heading = figure.suptitle(_wrapped(title, max(3, wide.sum()), TITLE), fontsize=TITLE, va="top")
+    figure.set_layout_engine(_PixelLayout(axes, boxes, dpi, heading))
+    figure.get_layout_engine().execute(figure)
+    return figure
+
+
+def image_strip(images: Iterable[nst.Step | Tensor], labels: Iterable[str] | None = None, *, title: str = "", cell: float = 2.2,
+                columns: int | None = None, magnify: bool = False) -> Figure:
+    """A figure of pictures side by side, in lines of `columns`, each with a label; see `image_grid`.
+
+    Without labels, steps are labelled with their number.
+    """
+    images = list(images)
+    labels = [f"{item.index} steps" if isinstance(item, nst.Step) else "" for item in images] if labels is None else list(labels)
+    starts = range(0, len(images), columns or len(images) or 1)
+    lines, texts = ([items[start:start + starts.step] for start in starts] for items in (images, labels))
+    return image_grid(lines, labels=texts, title=title, cell=cell, magnify=magnify)
+
+
+class _PixelLayout(LayoutEngine):
+    """Puts the pictures of a grid on whole pixels of the page, and as far apart as their texts ask for, whenever it is drawn.
+
+    boxes: width and height of each picture in pixels (rows, columns, 2), 0 for none. dpi: pixels to the inch on export.
+    """
+
+    _adjust_compatible = _colorbar_gridspec = False
+
+    def __init__(self, axes: np.ndarray, boxes: np.ndarray, dpi: int, heading: Text) -> None:
+        super().__init__()
+        self.axes, self.boxes, self.dpi, self.heading = axes, boxes, dpi, heading
+
+    def execute(self, figure: Figure) -> None:
+        _as_text(figure)
+        above, left, below = (np.array([[self._extent(text(axis)) for axis in line] for line in self.axes]) for text in (
+            lambda axis: axis.title, lambda axis: axis.yaxis.label, lambda axis: axis.xaxis.label))
+        widths = np.maximum.reduce([self.boxes[..., 0], above[..., 0], below[..., 0]]).max(0)
+        heights = np.maximum(self.boxes[..., 1], left[..., 0]).max(1)
+        gap, (head_width, head_height) = ceil(0.05 * self.dpi), self._extent(self.heading)
+        x = gap + np.cumsum(left[..., 1].max(0) + widths + gap) - widths - gap
+        y = gap + head_height + np.cumsum(above[..., 1].max(1) + heights + below[..., 1].max(1) + gap)
+        height, width = y[-1], x[-1] + widths[-1] + gap
+        y -= heights + below[..., 1].max(1) + gap
+        more = max(0, head_width + 2 * gap - width)  # for a title that is wider than the pictures
+        x, width = x + more // 2, width + more
+        for (row, column), axis in np.ndenumerate(self.axes):
+            wide, high = self.boxes[row, column] if axis.images else (widths[column], heights[row])
+            start = x[column] + (widths[column] - wide) // 2
+            axis.set_position([start / width, 1 - (y[row] + high) / height, wide / width, high / height])
+        middle = width / 2 if more else (x[0] + x[-1] + widths[-1]) / 2
+        self.heading.set_position((middle / width, 1 - gap / height))
+        figure.set_size_inches((width + 1e-6) / self.dpi, (height + 1e-6) / self.dpi, forward=False)  # never a pixel less
+
+    def _extent(self, text: Text) -> tuple[int, int]:
+        """Length and height of a text in pixels of the page, with the space to its picture; nothing for no text."""
+        lines, size = text.get_text().split("\n"), text.get_fontsize()
+        length = max(_length(line, text.get_fontproperties()) for line in lines)
+        return (ceil(length * self.dpi), ceil((5 + 1.35 * size * len(lines)) / 72 * self.dpi)) if any(lines) else (0, 0)
+
+
+# --- 2. Text ----------------------------------------------------------------------------------------------------------
+
+
+def _length(line: str, font: FontProperties) -> float:
+    """Length of a line in inches."""
+    return text_to_path.get_text_width_height_descent(line, font, False)[0] / 72 * 1.03  # hinting makes it a little longer
+
+
+def _wrapped(text: str, inches: float, size: float) -> str:
+    """The text in lines no longer than that, broken at spaces, else after -_/.,:, else anywhere."""
+    font, lines = FontProperties(family=[*FontProperties().get_family(), *_fonts_for(text)], size=size), []
+    for line in text.split("\n"):
+        while len(line) > 1 and _length(line, font) > inches:
+            fitting = next((count for count in range(len(line) - 1, 1, -1) if _length(line[:count], font) <= inches), 1)
+            space = line.rfind(" ", 1, fitting + 1)
+            cut = space if space > 0 else 1 + max(line.rfind(mark, 1, fitting) for mark in "-_/.,:") or fitting
+            lines.append(line[:cut])
+            line = line[cut:].lstrip(" ")
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _as_text(figure: Figure) -> None:
+    """Set the texts of a figure as they are written, without mathtext, in fonts of this machine that have their characters."""
+    for axis in figure.axes:
+        axis.get_xticklabels(which="both"), axis.get_yticklabels(which="both")  # they come into being when asked for
+    for text in figure.findobj(Text):
+        if written := text.get_text():
+            text.set_parse_math(written.startswith(r"$\mathdefault"))  # so matplotlib writes the powers on logarithmic axes
+            if more := _fonts_for(written):
+                text.set_fontfamily(list(dict.fromkeys([*text.get_fontfamily(), *more])))
+                text.set_path_effects([Normal()])  # outlines: in matplotlib's PDFs fonts like Noto Sans CJK (CFF) are invisible
+
+
+def _fonts_for(text: str) -> list[str]:
+    """Names of fonts of this machine for the characters that the usual one lacks, such as Chinese: the fewest, sans first."""
+    usual = fontManager.findfont(FontProperties())
+    missing = {ord(character) for character in text if character.isprintable()} - _characters(usual, usual.face_index)
+    if not missing:
+        return []
+    fonts, names = {entry.name: entry for entry in fontManager.ttflist if "Last Resort" not in entry.name}, []
+    known = sorted(fonts, key=lambda name: ("Sans" not in name, "Serif" in name, "Mono" in name, "SC" not in name, name))
+    while missing:
+        best = max(known, key=lambda name: len(missing & _characters(fonts[name].fname, fonts[name].index)))
+        if not missing & (found := _characters(fonts[best].fname, fonts[best].index)):
+            _say_missing("".join(sorted(map(chr, missing))))
+            break
+        names.append(best)
+        missing -= found
+    return names
+
+
+@functools.cache
+def _say_missing(characters: str) -> None:
+    """Say it once, where matplotlib would say it of each character whenever it is drawn."""
+    warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+    warnings.warn(f"No font of this machine has {characters}, so boxes stand for them; Noto Sans CJK has Chinese.", stacklevel=2)
+
+
+@functools.cache
+def _characters(font: str, index: int) -> frozenset[int]:
+    try:
+        return frozenset(FT2Font(font, face_index=index).get_charmap())
+    except (OSError, RuntimeError):  # a damaged font is no reason to fail
+        return frozenset()
+
+
+# --- 3. Curves and tables ---------------------------------------------------------------------------------------------
+
+
+def plot_losses(histories: Mapping[str, Sequence[Mapping[str, float]]] | Sequence[Mapping[str, float]],
+                terms: Sequence[str] = ("content", "style"), *, title: str = "") -> Figure:
+    """A figure of loss terms against steps on a logarithmic axis, for one history or for several by label."""
+    if not isinstance(histories, Mapping):
+        histories = {"": histories}
+    figure, axes = plt.subplots(1, len(terms), figsize=(4.2 * len(terms), 2.8), layout="constrained", squeeze=False)
+    for axis, term in zip(axes[0], terms):
+        lines = [axis.plot([losses[term] for losses in history], linewidth=1.5, label=label or term)[0]
+                 for label, history in histories.items()]
+        axis.set(xlabel="steps", title=f"{term} loss", yscale="log")
+        axis.grid(alpha=0.3)
+        if any(histories):
+            axis.legend(lines, list(histories), fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=TITLE)
+    _as_text(figure)
+    return figure
+
+
+def claim_table(claims: Sequence[tuple[str, str, str, bool]]):
+    """A Markdown table of (claim, who made it, what was measured, whether it holds), for the end of a notebook."""
+    from IPython.display import Markdown
+    lines = [f"| {_markdown(claim)} | {_markdown(who)} | {_markdown(measured)} | {'yes' if holds else '**no**'} |"
+             for claim, who, measured, holds in claims]
+    return Markdown("\n".join(["| claim | made by | measured | holds |", "|---|---|---|---|", *lines]))
+
+
+def print_claims(claims: Sequence[tuple[str, str, str, bool]]) -> None:
+    """Print which claims of a `claim_table` hold, without numbers: what a test of the notebook compares."""
+    for claim, _, _, holds in claims:
+        print("holds:         " if holds else "does not hold:", claim)
+
+
+def _markdown(text: str) -> str:
+    """The text as Markdown that shows it as it is written, in one paragraph; an underscore inside a word needs nothing."""
+    return re.sub(r"([\\`*\[\]<>#$|~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.split()))
+
+
+# --- 4. Export --------------------------------------------------------------------------------------------------------
+
+
+def export_figure(figure: Figure, name: str, caption: str, *, folder: Path | str = FIGURES) -> Path:
+    """Write a figure as PNG and PDF with its caption, renew the gallery page of the folder, return the PNG's path.
+
+    name: file name without folder and suffix. A plot becomes NAME.png, 150 pixels to the inch, and NAME.pdf. A figure with colour
+    pictures becomes NAME.print.png, in which a grid or strip has the very pixels of its pictures, NAME.print.pdf, which embeds
+    them at their own resolution, and NAME.jpg, the same pixels for the gallery and for git, which ignores the large ones: running
+    the notebook writes them. NAME.txt is the caption, README.md the gallery. Fonts are TrueType, no file carries a date, so that
+    the same figure gives the same bytes, and each is written whole or not at all. The figure stays open for the notebook to show
+    it; when MAX_OPEN figures are open, the oldest of those that were exported are closed (in a notebook they are shown first).
+
+    Raises ValueError for a name that is no file name, OSError if the folder can't be written.
+    """
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
+        raise ValueError(f"A figure's name is a file name without folders and suffix, not {name!r}.")
+    folder, layout = Path(folder), figure.get_layout_engine()
+    grid = isinstance(layout, _PixelLayout)
+    pictures, kinds = bool(_colour_pictures(figure)), ((".png", ".pdf"), (".print.png", ".print.pdf", ".jpg"))
+    with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.bbox": "standard", "savefig.transparent": False}):
+        _as_text(figure)
+        png, pdf = io.BytesIO(), io.BytesIO()
+        with _own_pixels(figure) if grid else nullcontext():
+            figure.savefig(png, format="png", dpi=layout.dpi if grid else 150)
+        with _own_pixels(figure):
+            figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    page, dpi, small, light = Image.open(png).convert("RGB"), Image.open(png).info["dpi"], io.BytesIO(), io.BytesIO()
+    page.save(small, "PNG", dpi=dpi, optimize=True)  # without alpha an eighth smaller
+    page.save(light, "JPEG", dpi=dpi, quality=90, subsampling=0)
+    for suffix, stream in zip(kinds[pictures], (small, pdf, light)):
+        _write(folder / f"{name}{suffix}", stream.getvalue())
+    for suffix in kinds[not pictures]:  # of a figure that was of the other kind
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    _write(folder / f"{name}.txt", f"{caption}\n".encode(errors="replace"))
+    _write(folder / "README.md", _gallery(folder).encode(errors="replace"))
+    _close_oldest(figure)
+    return folder / f"{name}{kinds[pictures][0]}"
+
+
+def _colour_pictures(figure: Figure) -> list[AxesImage]:
+    return [image for image in figure.findobj(AxesImage) if image.get_array().ndim == 3]  # not tables drawn in colours
+
+
+@contextmanager
+def _own_pixels(figure: Figure) -> Iterator[None]:
+    """In here the colour pictures of a figure are drawn with the pixels they have (a PDF embeds them), not interpolated."""
+    before = {image: image.get_interpolation() for image in _colour_pictures(figure)}
+    try:
+        plt.setp(list(before), interpolation="none")
+        yield
+    finally:
+        for image, interpolation in before.items():
+            image.set_interpolation(interpolation)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with nst.replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _gallery(folder: Path) -> str:
+    """The page of all exported figures of a folder with their captions."""
+    entries = []
+    for text in sorted(folder.glob("*.txt")):
+        for shown in (path for path in (text.with_name(f"{text.stem}{suffix}") for suffix in (".jpg", ".png")) if path.exists()):
+            link = quote(shown.name, errors="surrogateescape")
+            entries.append(f"## {_markdown(text.stem)}\n\n![{_markdown(text.stem)}]({link})\n\n"
+                           f"{_markdown(text.read_text(encoding='utf-8'))}\n")
+    return ("# Figures\n\nMade by the notebooks. Plots are here as PNG and PDF; figures of pictures as JPEG, while running the "
+            "notebook writes `NAME.print.png` and `NAME.print.pdf`, which lose nothing.\n\n" + "\n".join(entries))
+
+
+def _close_oldest(exported: Figure) -> None:
+    """Close exported figures, the oldest first, so that one more can be opened without a warning."""
+    _EXPORTED.add(exported)
+    figures = [manager.canvas.figure for manager in Gcf.figs.values()]
+    for figure in [figure for figure in figures if figure in _EXPORTED][:max(0, len(figures) + 1 - MAX_OPEN)]:
+        if "inline" in matplotlib.get_backend():  # a notebook would have shown it at the end of the cell
+            from IPython.display import display
+            display(figure)
+        plt.close(figure)
+
+
+# --- 5. Films ---------------------------------------------------------------------------------------------------------
+
+
+def animate(steps: Iterable[nst.Step | Tensor], path, *, rate: float = 12.0, hold: float = 1.5) -> Path:
+    """Write the pictures of a run as .gif, .webp or .mp4 and return the path; whole or not at all, as `save_image` does.
+
+    rate: pictures per second. hold: seconds for which the last one stays. Pictures of different sizes are resized to that of
+    the last. MP4 (H.264) needs even sides: an odd one is continued by a row of pixels, nothing is resized.
+    """
+    path, pictures = Path(path), [nst.to_pil(image_of(step)) for step in steps]
+    if not pictures or path.suffix.lower() not in (".gif", ".webp", ".mp4"):
+        raise ValueError(f"{path.name} needs at least one picture and the suffix .gif, .webp or .mp4.")
+    if rate <= 0 or hold < 0:
+        raise ValueError(f"rate is above 0 pictures per second and hold is 0 seconds or more, not {rate} and {hold}.")
+    pictures = [picture.resize(pictures[-1].size) for picture in pictures]
+    with nst.replacing(path) as temporary:
+        if path.suffix.lower() == ".mp4":
+            _write_mp4(pictures + pictures[-1:] * round(hold * rate), temporary, rate)
+        else:
+            pace = [round(1000 / rate)] * (len(pictures) - 1) + [round(1000 * (hold or 1 / rate))]
+            pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=pace, loop=0)
+    return path
+
+
+def _write_mp4(pictures: Sequence[Image.Image], path: Path, rate: float) -> None:
+    try:
+        import imageio.v2 as imageio
+        import imageio_ffmpeg
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise ValueError("To write .mp4 needs imageio and imageio-ffmpeg with its ffmpeg, which are not installed here; "
+                         ".gif and .webp need nothing.") from error
+    width, height = pictures[0].size
+    try:
+        with imageio.get_writer(path, format="FFMPEG", fps=rate, codec="libx264", pixelformat="yuv420p", macro_block_size=1,
+                                quality=None, output_params=["-crf", "18", "-movflags", "+faststart"]) as film:
+            for picture in pictures:
+                film.append_data(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+        written = imageio_ffmpeg.count_frames_and_secs(path)[0]
+    except (OSError, RuntimeError) as error:  # ffmpeg may end early and say nothing: hence the counting
+        raise OSError(f"ffmpeg failed: {str(error).strip().splitlines()[-1]}") from error
+    if written != len(pictures):
+        raise OSError(f"ffmpeg failed: it wrote {written} of {len(pictures)} pictures")

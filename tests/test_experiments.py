@@ -1,0 +1,161 @@
+"""Sweeps against single runs, and measures on known answers."""
+import concurrent.futures
+import multiprocessing
+import types
+
+import pytest
+import torch
+
+import nst_utils as nst
+from experiments import colour_distance, faint_noise, largest_batch, square, ssim, sweep
+
+CELLS = {(weight, start): {"style_weight": weight, "start": start} for weight in (1, 100) for start in ("content", "noise")}
+
+
+@pytest.fixture
+def common(picture, painting, network):
+    return dict(content=picture, style=painting, size=None, steps=3, extractor=network, device="cpu", show_progress=False)
+
+
+def test_a_sweep_is_the_single_runs(common):
+    results = sweep(CELLS, together=1, **common)
+    assert list(results) == list(CELLS)
+    for label, cell in CELLS.items():
+        assert torch.equal(results[label].image, nst.stylize(**common, **cell).image)
+
+
+@pytest.fixture
+def exact(common):
+    """In float64: batches add in another order, and an optimisation enlarges rounding from step to step."""
+    network = nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS), weights=None, precision="float64")
+    return common | {"content": common["content"].double(), "style": common["style"].double(), "extractor": network}
+
+
+def assert_alike(results, others):
+    assert list(results) == list(others)
+    for ours, theirs in zip(results.values(), others.values()):
+        assert torch.allclose(ours.image, theirs.image, atol=1e-5) and ours.reason == theirs.reason
+        assert len(ours.history) == len(theirs.history)
+        assert all(a == pytest.approx(b, rel=1e-4, abs=1e-7) for a, b in zip(ours.history, theirs.history))
+
+
+@pytest.mark.parametrize("together", [2, 3, 99])
+@pytest.mark.parametrize("options", [{"optimizer": "lbfgs"}, {"optimizer": "adam"}, {"optimizer": "sgd", "tv_weight": 3.0},
+                                     {"scale": "gatys", "style_weight": 10.0}])
+def test_cells_run_together_as_they_run_alone(exact, picture, painting, options, together):
+    cells = CELLS | {"style": {"style": painting.double().flip(-1)}, "longer": {"steps": 4}, "free": {"range_weight": 0.0},
+                     "content": {"content": picture.double().flip(-1), "range_weight": 1e4},
+                     "layers": {"style_layer_weights": {"relu2_1": 2.0}}}
+    alone, batched = (sweep(cells, together=count, **exact | options) for count in (1, together))
+    assert_alike(batched, alone)
+
+
+def test_what_is_made_for_one_picture_runs_alone(common, monkeypatch):
+    sizes, original = [], nst.StyleObjective.__call__
+    monkeypatch.setattr(nst.StyleObjective, "__call__", lambda self, image: sizes.append(len(image)) or original(self, image))
+    own = {"optimiser": {"optimizer": lambda pixels, rate: torch.optim.Adam(pixels, rate), "learning_rate": 0.01},
+           "statistic": {"statistic": lambda maps: maps.mean((2, 3))}}
+    sweep(CELLS | own, together=9, **common)
+    assert sizes == [4] * 4 + [1] * 8
+
+
+def test_a_cell_that_stops_early_leaves_its_batch_running(exact):
+    cells = {weight: {"content_weight": weight} for weight in (1.0, 5e307)}  # the second soon leaves the range of float64
+    exact |= dict(steps=30, optimizer="sgd", start="noise", range_weight=0.0)
+    alone, batched = sweep(cells, together=1, **exact), sweep(cells, together=2, **exact)
+    assert "not finite" in alone[5e307].reason and len(alone[5e307].history) < len(alone[1.0].history)
+    assert_alike(batched, alone)
+
+
+@pytest.mark.parametrize("device, size, share, count", [("cuda", (48, 64), 5.5, 5), ("cuda", (48, 64), 0.5, 1),
+                                                        ("cpu", (48, 64), 0.5, 85), ("cpu", (512, 512), 9, 1)])
+def test_a_batch_is_as_large_as_memory_or_speed_allow(network, monkeypatch, device, size, share, count):
+    monkeypatch.setattr(nst, "available_memory", lambda device: share * network.memory(*size))
+    start = types.SimpleNamespace(device=torch.device(device), shape=(1, 3, *size))  # without a GPU at hand
+    assert largest_batch(start, lambda: network) == count
+
+
+def test_a_sweep_on_a_process_pool_gives_the_same_images(common):
+    serial = sweep(CELLS, together=1, **common)
+    context = multiprocessing.get_context("spawn")  # the same on Linux, Mac and Windows
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=torch.set_num_threads,
+                                                initargs=(torch.get_num_threads(),)) as executor:
+        pooled = sweep(CELLS, executor=executor, **common)
+    assert list(pooled) == list(serial)
+    assert all(torch.equal(serial[label].image, pooled[label].image) for label in serial)
+
+
+def test_a_sweep_on_a_dask_cluster_gives_the_same_images(common):
+    distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install distributed to test it")
+    serial = sweep(CELLS, together=1, **common)
+    with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+        clustered = sweep(CELLS, executor=client.get_executor(), **common)
+    # a worker may use another number of threads, which adds in another order
+    assert all(torch.allclose(serial[label].image, clustered[label].image, atol=1e-4) for label in serial)
+
+
+def test_a_sweep_shares_targets(common, monkeypatch):
+    made = []
+    original = nst.StyleObjective.__init__
+    monkeypatch.setattr(nst.StyleObjective, "__init__", lambda self, *a, **k: made.append(1) or original(self, *a, **k))
+    sweep(CELLS, **common)
+    sweep({layers: {"style_layers": layers} for layers in (("relu1_1",), ("relu2_1",))}, **common)
+    assert len(made) == 1 + 2
+
+
+def test_a_sweep_tells_networks_of_one_architecture_apart(common):
+    networks = [nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2"), weights=None, seed=seed) for seed in (1, 2)]
+    results = sweep({i: {"extractor": network} for i, network in enumerate(networks)}, **common)
+    assert results[0].history[1] != results[1].history[1]
+
+
+def test_an_interrupted_sweep_returns_what_is_finished(common, interrupt_at):
+    interrupt_at(6)
+    assert list(sweep(CELLS, together=1, **common)) == list(CELLS)[:1]
+
+
+def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, interrupt_at):
+    interrupt_at(30)
+    cells = {"done": {"start": common["content"], "style_weight": 0.0, "tv_weight": 1e-9},  # nothing is left to do
+             "busy": {"start": "noise", "tv_weight": 1e-9}}
+    results = sweep(cells, together=2, **common | {"steps": 50, "tolerance": 1e-3, "optimizer": "adam"})
+    assert list(results) == ["done"] and "fell by less" in results["done"].reason
+
+
+@pytest.mark.parametrize("together", [0, -3])
+def test_a_batch_has_at_least_one_cell(common, together):
+    with pytest.raises(ValueError, match="at least 1, not"):
+        sweep(CELLS, together=together, **common)
+
+
+def test_a_sweep_shows_one_bar(common, capsys):
+    sweep(CELLS, **common | {"show_progress": True})
+    assert "12/12 steps" in capsys.readouterr().out
+
+
+# -- measures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_like_itself_and_unlike_noise(picture):
+    assert ssim(picture, picture) == 1 and ssim(picture, faint_noise(picture)) < 0.3
+
+
+def test_colour_distance_of_known_greys():
+    black, white = torch.zeros(1, 3, 16, 8), torch.ones(1, 3, 16, 8)
+    assert colour_distance(black, black) == 0 and colour_distance(black, white) == pytest.approx(100, abs=0.01)  # L runs to 100
+    half = torch.cat([black, white], 3)
+    assert colour_distance(half, half.flip(-1)) == pytest.approx(100, abs=0.01)
+    assert colour_distance(half, half.flip(-1), block=16) == 0  # the same from afar
+
+
+def test_noise_is_seeded_and_as_faint_as_asked(picture):
+    strong, faint = faint_noise(picture, seed=4), faint_noise(picture, 0.1, seed=4)
+    assert torch.equal(strong, nst.initial_image(picture, "noise", seed=4))
+    assert torch.allclose((faint - 0.5) * 10, strong - 0.5, atol=1e-6)
+
+
+def test_a_square_is_the_middle_of_a_sample():
+    photo = nst.sample("coffee")
+    height, width = photo.shape[-2:]
+    left = (width - height) // 2
+    assert torch.equal(square("coffee", height), photo[..., left:left + height])
