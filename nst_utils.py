@@ -24,6 +24,7 @@ import os
 import pickle
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections import OrderedDict, deque
@@ -63,26 +64,34 @@ MAX_PIXELS = 100_000_000  # what load_image decodes at most; 1.2 GB as float32
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # they come with scikit-image
 
 
-def load_image(source, size: int | None = None, side: str = "long") -> Tensor:
-    """Read a picture as a (1, 3, H, W) tensor in [0, 1].
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What an error about an unknown name says of the known ones that read like it: " (nearest: ...)", or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
+    return f" (nearest: {', '.join(near)})" if near else ""
 
-    source: a path, an open binary file, bytes, a PIL picture (EXIF rotation is applied, transparency laid on white, any mode
-    becomes RGB, of an animation the first frame is taken), or an image tensor. size, side: if given, the long (or short) side
-    in pixels after resizing; the aspect ratio is kept. Raises FileNotFoundError, or ValueError for what is no picture.
-    """
-    if isinstance(source, Tensor | Image.Image):
-        return resize(source if isinstance(source, Tensor) else _pixels(source), size, side)
-    name, stream = ("these bytes", io.BytesIO(source)) if isinstance(source, bytes) else (str(source), source)
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(stream) as picture:  # _pixels is stricter than the warning
-            pixels = _pixels(picture)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no picture at {name}.") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is too large to decode ({error}); shrink it first.") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{name} can't be read as a picture (empty, truncated or another format): {error}") from error
-    return resize(pixels, size, side)
+
+def one_of(kind: str, value, options: Collection):
+    """The value if it is one of the options, else a ValueError that lists them (of many, the nearest)."""
+    if value not in options:
+        near, names = nearest(str(value), map(str, options)), ", ".join(map(str, options))
+        raise ValueError(f"{kind} is one of {names}, not {value!r}{near}." if len(options) < 9 else
+                         f"There is no {kind} {value!r}{near}.")
+    return value
+
+
+def resize(image: Tensor, size: int | tuple[int, int] | None, side: str = "long") -> Tensor:
+    """Resize (N, 3, H, W) to `size` pixels on its long or short side, or to a height and a width; antialiased bicubic."""
+    if size is None:
+        return image
+    height, width = image.shape[-2:]
+    if not isinstance(size, Sequence):
+        if size < 1:
+            raise ValueError(f"size is a number of pixels, at least 1, not {size}.")
+        factor = size / (max if one_of("side", side, ("long", "short")) == "long" else min)(height, width)
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+    if tuple(size) == (height, width):
+        return image
+    return F.interpolate(image, tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _pixels(picture: Image.Image) -> Tensor:
@@ -101,6 +110,36 @@ def _pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).unsqueeze(0).contiguous().float() / 255
 
 
+def load_image(source, size: int | None = None, side: str = "long") -> Tensor:
+    """Read a picture as a (1, 3, H, W) tensor in [0, 1].
+
+    source: a path, an open binary file, bytes, a PIL picture (EXIF rotation is applied, transparency laid on white, any mode
+    becomes RGB, of an animation the first frame is taken), or an image tensor. size, side: if given, the long (or short) side
+    in pixels after resizing; the aspect ratio is kept. Raises FileNotFoundError, or ValueError for what is no picture.
+    """
+    if isinstance(source, Tensor) and (source.ndim != 4 or source.shape[:2] != (1, 3) or not source.is_floating_point()):
+        raise ValueError(f"A picture has shape (1, 3, H, W) and values in [0, 1], not {tuple(source.shape)} of {source.dtype}.")
+    if isinstance(source, Tensor | Image.Image):
+        return resize(source if isinstance(source, Tensor) else _pixels(source), size, side)
+    name, stream = ("these bytes", io.BytesIO(source)) if isinstance(source, bytes) else (str(source), source)
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(stream) as picture:  # _pixels has a limit of its own
+            pixels = _pixels(picture)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no picture at {name}.") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large to decode ({error}); shrink it first.") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{name} can't be read as a picture (empty, truncated or another format): {error}") from error
+    return resize(pixels, size, side)
+
+
+def load_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
+    """Pictures as `load_image` reads them (None stays None), on `device`; without one, on an accelerator if there is any."""
+    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    return [None if source is None else load_image(source, size).to(device) for source in sources]
+
+
 def to_pil(image: Tensor) -> Image.Image:
     """The first picture of a (N, 3, H, W) or (3, H, W) tensor as an 8-bit PIL picture; values are clamped to [0, 1]."""
     image = (image[0] if image.ndim == 4 else image).detach().float().cpu()
@@ -111,20 +150,10 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray((image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def save_image(image: Tensor, path) -> Path:
-    """Write an image to `path` (format by suffix, folders are made) and return the path; whole or not at all."""
-    picture, path = to_pil(image), Path(path)
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"{path.name} needs the suffix of an image format, such as .png or .jpg.")
-    with replacing(path) as temporary:
-        picture.save(temporary, quality=95) if path.suffix.lower() in (".jpg", ".jpeg") else picture.save(temporary)
-    return path
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path with the same suffix; renamed to `path` at the end, removed if anything fails."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:99]}.{os.getpid()}-{threading.get_ident()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -136,38 +165,14 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def resize(image: Tensor, size: int | tuple[int, int] | None, side: str = "long") -> Tensor:
-    """Resize (N, 3, H, W) to `size` pixels on its long or short side, or to a height and a width; antialiased bicubic."""
-    if size is None:
-        return image
-    height, width = image.shape[-2:]
-    if isinstance(size, int):
-        if size < 1:
-            raise ValueError(f"size is a number of pixels, at least 1, not {size}.")
-        factor = size / (max if one_of("side", side, ("long", "short")) == "long" else min)(height, width)
-        size = max(1, round(height * factor)), max(1, round(width * factor))
-    if tuple(size) == (height, width):
-        return image
-    return F.interpolate(image, tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[str, str]:
-    """A built-in picture as (1, 3, H, W), or, without a name, a dict of all names with where they come from.
-
-    Photographs (scikit-image) and styles (this project) work offline; famous pictures are downloaded once and kept.
-    """
-    styles = {path.stem: path for path in sorted((DATA / "style").glob("*.jpg"))}
-    with open(DATA / "style" / "classics.csv", encoding="utf-8", newline="") as table:
-        classics = {row["name"]: row for row in csv.DictReader(table)}
-    if name is None:
-        return (dict.fromkeys(PHOTOGRAPHS, "photograph, scikit-image") | dict.fromkeys(styles, "style, made by this project")
-                | {classic: f"download, {row['credit']}" for classic, row in classics.items()})
-    if name in PHOTOGRAPHS:
-        import skimage
-        return load_image(Image.fromarray(getattr(skimage.data, name)()), size)
-    if name in classics:
-        return load_image(_download(name, classics[name]["url"]), size)
-    return load_image(styles[one_of("a sample", name, sample())], size)
+def save_image(image: Tensor, path) -> Path:
+    """Write an image to `path` (format by suffix, folders are made) and return the path; whole or not at all."""
+    picture, path = to_pil(image), Path(path)
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"{path.name} needs the suffix of an image format, such as .png or .jpg.")
+    with replacing(path) as temporary:
+        picture.save(temporary, quality=95) if path.suffix.lower() in (".jpg", ".jpeg") else picture.save(temporary)
+    return path
 
 
 def _download(name: str, url: str) -> Path:
@@ -189,6 +194,25 @@ def _download(name: str, url: str) -> Path:
                               f"{folder / file}, or use one of the offline samples.") from error
 
 
+def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[str, str]:
+    """A built-in picture as (1, 3, H, W), or, without a name, a dict of all names with where they come from.
+
+    Photographs (scikit-image) and styles (this project) work offline; famous pictures are downloaded once and kept.
+    """
+    styles = {path.stem: path for path in sorted((DATA / "style").glob("*.jpg"))}
+    table = (DATA / "style" / "classics.csv").read_text(encoding="utf-8").splitlines()
+    classics = {row["name"]: row for row in csv.DictReader(table)}
+    if name is None:
+        return (dict.fromkeys(PHOTOGRAPHS, "photograph, scikit-image") | dict.fromkeys(styles, "style, made by this project")
+                | {classic: f"download, {row['credit']}" for classic, row in classics.items()})
+    if name in PHOTOGRAPHS:
+        import skimage
+        return load_image(Image.fromarray(getattr(skimage.data, name)()), size)
+    if name in classics:
+        return load_image(_download(name, classics[name]["url"]), size)
+    return load_image(styles[one_of("sample", name, sample())], size)
+
+
 def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = None, seed: int = 0) -> Tensor:
     """Where an optimisation starts, in the shape of the content or, without one, of the style.
 
@@ -198,59 +222,20 @@ def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = 
     canvas = style if content is None else content
     start = start if start is not None else "noise" if content is None else "content"
     if isinstance(start, Tensor):
-        return resize(start.to(canvas.device), canvas.shape[-2:])
-    if one_of("start", start, ("content", "noise", "style")[:2 + (style is not None)]) == "noise":
+        return resize(load_image(start).to(canvas), canvas.shape[-2:])
+    pictures = {name: picture for name, picture in (("content", content), ("style", style)) if picture is not None}
+    if one_of("start", start, ("noise", *pictures)) == "noise":
         return torch.rand(canvas.shape, generator=torch.Generator().manual_seed(seed)).to(canvas)
-    return resize(style, canvas.shape[-2:]) if start == "style" else canvas.clone()
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What an error about an unknown name says of the known ones that read like it: " (nearest: ...)", or nothing."""
-    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
-    return f" (nearest: {', '.join(near)})" if near else ""
-
-
-def one_of(kind: str, value, options: Collection):
-    """The value if it is one of the options, else a ValueError that lists them (of many, the nearest)."""
-    names = list(map(str, options))
-    if value not in options:
-        listed = f"one of {', '.join(names)}" if len(names) < 9 else "another one"
-        raise ValueError(f"{kind} is {listed}, not {value!r}{nearest(str(value), names)}.")
-    return value
+    return resize(pictures[start], canvas.shape[-2:]).clone()
 
 
 # --- 2. Features ------------------------------------------------------------------------------------------------------
 
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-CONTENT_LAYERS = ("relu4_2",)
+STYLE_LAYERS, CONTENT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), ("relu4_2",)
 COMPACT_WIDTHS = (16, 16, "M", 48, 32, "M", 96, 64, 64, 64, "M", 192, 128, 128, 128, "M", 256)
 CHAIN_KINDS = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.AvgPool2d: "pool"}
+ONE_AT_A_TIME = threading.Lock()  # builds a network
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-
-
-def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
-    """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
-    one_of("arch", arch, ["vgg19_compact", *torchvision.models.list_models(module=torchvision.models)])
-    if weights == "DEFAULT" and arch != "vgg19_compact":
-        return _published_network(arch)
-    if weights == "DEFAULT":
-        weights = DATA / "weights" / "vgg19_compact.pt"
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
-        torch.manual_seed(seed)  # torchvision draws from the global generator
-        network = _compact_vgg() if arch == "vgg19_compact" else torchvision.models.get_model(arch, weights=None)
-    if weights is not None:
-        load_weights(network, arch, Path(weights))
-    return network.eval()
-
-
-def _compact_vgg() -> nn.Sequential:
-    """VGG-19 up to relu5_1 with narrow layers: the same topology and layer names, no classifier."""
-    network = nn.Sequential(OrderedDict(features=torchvision.models.vgg.make_layers(list(COMPACT_WIDTHS))))
-    for module in network.features:
-        if isinstance(module, nn.Conv2d):  # torchvision's initialisation of VGG
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)
-    return network
 
 
 def load_state(path: Path) -> dict:
@@ -275,12 +260,12 @@ def load_weights(network: nn.Module, arch: str, path: Path) -> None:
 
 
 def _published_network(arch: str) -> nn.Module:
-    """torchvision's network with its own weights, downloaded once into torch's cache, where their hash is checked."""
+    """torchvision's network with its own weights, downloaded once, with their hash checked, into torch's cache."""
     entry = torchvision.models.get_model_weights(arch).DEFAULT
     cached, patience = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name), socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # seconds: a dead connection fails in time
     try:
-        entry.get_state_dict(check_hash=True, progress=False, weights_only=True)  # tensors only: torchvision's loader takes code
+        entry.get_state_dict(check_hash=True, progress=False, weights_only=True)  # refuses code; the builder wouldn't
         return torchvision.models.get_model(arch, weights=entry, progress=False).eval()
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -291,6 +276,35 @@ def _published_network(arch: str) -> nn.Module:
                               f'or use arch="vgg19_compact", which needs no download.') from error
     finally:
         socket.setdefaulttimeout(patience)
+
+
+def _compact_vgg() -> nn.Sequential:
+    """VGG-19 up to relu5_1 with narrow layers: the same topology and layer names, no classifier."""
+    network = nn.Sequential(OrderedDict(features=torchvision.models.vgg.make_layers(list(COMPACT_WIDTHS))))
+    for module in network.features:
+        if isinstance(module, nn.Conv2d):  # torchvision's initialisation of VGG
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
+    """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
+    one_of("arch", arch, ["vgg19_compact", *torchvision.models.list_models(module=torchvision.models)])
+    if weights == "DEFAULT" and arch != "vgg19_compact":
+        return _published_network(arch)
+    weights = DATA / "weights" / "vgg19_compact.pt" if weights == "DEFAULT" else weights
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(seed)  # torchvision draws from the global generator, which threads share
+        network = _compact_vgg() if arch == "vgg19_compact" else torchvision.models.get_model(arch, weights=None)
+    if weights is not None:
+        load_weights(network, arch, Path(weights))
+    return network.eval()
+
+
+def _is_chain(network: nn.Module) -> bool:
+    chain = getattr(network, "features", None)
+    return isinstance(chain, nn.Sequential) and all(type(module) in CHAIN_KINDS for module in chain)
 
 
 def layer_nodes(network: nn.Module) -> dict[str, str]:
@@ -309,9 +323,13 @@ def layer_nodes(network: nn.Module) -> dict[str, str]:
     return names
 
 
-def _is_chain(network: nn.Module) -> bool:
-    features = getattr(network, "features", None)
-    return isinstance(features, nn.Sequential) and all(type(module) in CHAIN_KINDS for module in features)
+def check_layers(owner: str, layers: Sequence[str], nodes: Iterable[str]) -> None:
+    """Raise ValueError unless there are layers and each is one of the nodes."""
+    if not layers:
+        raise ValueError("At least one layer is needed.")
+    for name in layers:
+        if name not in nodes:
+            raise ValueError(f"{owner} has no layer {name!r}{nearest(name, nodes)}.")
 
 
 def _swap_pooling(body: nn.Module, pooling: str | None) -> list[str]:
@@ -345,14 +363,14 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
         native = (torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda"
                   else able.get("amx_bf16") or able.get("avx512_bf16"))
         precision = os.environ.get("NST_PRECISION") or ("bfloat16" if native else "float32")
-    return PRECISIONS[one_of("precision", precision, PRECISIONS)]
+    return PRECISIONS[one_of("precision", precision, ("auto", *PRECISIONS))]
 
 
 class FeatureExtractor(nn.Module):
     """A frozen network that turns an image into a dict layer name -> feature map.
 
     arch: "vgg19_compact" (shipped, no download) or any classification network of torchvision.
-    layers: names in any order, those of `layer_nodes`. The network is cut off after the last one.
+    layers: names of `layer_nodes` or of modules with such nodes inside, in any order. The network is cut off after the last.
     weights: "DEFAULT" (shipped or torchvision's), a path to a state dict, or None for random ones drawn from `seed`.
     pooling: None keeps the network's own; "max" or "avg" swaps the other kind, see `swapped_pools`.
     precision: "float32", "bfloat16", "float64" or "auto": what the environment variable NST_PRECISION says, else bfloat16
@@ -368,7 +386,7 @@ class FeatureExtractor(nn.Module):
         network = load_network(arch, weights=weights, seed=seed)
         nodes = layer_nodes(network)
         self.arch, self.layers = arch, tuple(dict.fromkeys(layers))
-        check_layers(arch, self.layers, nodes)
+        check_layers(arch, self.layers, {*nodes, *(node[:k] for node in nodes for k, sign in enumerate(node) if sign == ".")})
         wanted = {nodes.get(name, name): name for name in self.layers}
         if _is_chain(network):  # unlike a traced graph it may be built beside running threads
             wanted = {node.removeprefix("features."): name for node, name in wanted.items()}
@@ -388,18 +406,17 @@ class FeatureExtractor(nn.Module):
         self.min_size = 1 + bisect.bisect_left(range(1, 512), True, key=self._accepts)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise ValueError(f"An image has shape (N, 3, H, W), not {tuple(image.shape)}.")
-        if min(image.shape[-2:]) < self.min_size:
-            size = " x ".join(map(str, image.shape[:1:-1]))
-            raise ValueError(f"The image has {size} pixels, but {self.arch} needs at least {self.min_size} on each side.")
+        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise ValueError(f"An image has shape (N, 3, H, W) and values in [0, 1], not {tuple(image.shape)} of {image.dtype}.")
+        height, width = image.shape[-2:]
+        if min(height, width) < self.min_size:
+            raise ValueError(f"It has {width} x {height} pixels, but {self.arch} needs at least {self.min_size} on each side.")
         normalised = (image - self.mean) / self.std
         # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
         return self.body(normalised.to(self.dtype, memory_format=torch.channels_last))
 
     def __reduce_ex__(self, protocol):  # a traced graph can't be pickled: build it again from the same arguments
-        traced = isinstance(self.body, torch.fx.GraphModule)
-        return (self._rebuild, ()) if traced else super().__reduce_ex__(protocol)
+        return (self._rebuild, ()) if isinstance(self.body, torch.fx.GraphModule) else super().__reduce_ex__(protocol)
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Layer name -> (C, H', W') for an image of height x width pixels, by a run without numbers."""
@@ -408,30 +425,11 @@ class FeatureExtractor(nn.Module):
         maps = torch.func.functional_call(self.body, empty, (image.to(memory_format=torch.channels_last),))
         return {layer: tuple(feature.shape[1:]) for layer, feature in maps.items()}
 
-    def memory(self, height: int, width: int) -> int:
-        """About how many bytes a step of L-BFGS takes at its peak for an image of height x width pixels: what autograd keeps,
-        three float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
-        kept, pixels = {}, 3 * height * width
-        keep = lambda tensor: kept.setdefault(tensor.untyped_storage()._cdata, tensor)  # noqa: E731
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            largest = max(map(math.prod, self.shapes(height, width).values()))
-        sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-        return sizes + 12 * largest + 4 * pixels * (2 * lbfgs_history(pixels) + 10) + 350 * 2**20
-
     def _accepts(self, side: int) -> bool:
         try:
             return bool(self.shapes(side, side))
         except RuntimeError:  # a pool or a convolution would have an empty output
             return False
-
-
-def check_layers(owner: str, layers: Sequence[str], nodes: Iterable[str]) -> None:
-    """Raise ValueError unless there are layers and each is one of the nodes, or a module with nodes inside."""
-    if not layers:
-        raise ValueError("At least one layer is needed.")
-    for name in layers:
-        if name not in nodes and not any(node.startswith(f"{name}.") for node in nodes):
-            raise ValueError(f"{owner} has no layer {name!r}{nearest(name, nodes)}.")
 
 
 # --- 3. Statistics and losses -----------------------------------------------------------------------------------------
@@ -474,6 +472,7 @@ def mean_std(features: Tensor) -> Tensor:
     return torch.stack([mean.squeeze(1), deviation], dim=1)
 
 
+# maps (N, C, H, W) in the precision of the network -> (N, ...), each picture by itself
 STYLE_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "mean_std": mean_std}
 
 
@@ -489,10 +488,8 @@ def content_loss(features: Tensor, target: Tensor, *, scale: str = "relative") -
 
 
 def style_loss(statistic: Tensor, target: Tensor, *, scale: str = "relative") -> Tensor:
-    """Of one layer's statistics, per picture (N,): sum (G - A)^2 / sum A^2; "gatys": 1/(4 C^2 P^2) sum (P G - P A)^2.
-
-    The latter is Gatys eq. 4 for Gram matrices (N, C, C); P cancels because `gram` divides by it.
-    """
+    """Of one layer's statistics, per picture (N,): sum (G - A)^2 / sum A^2; "gatys", for Gram matrices (N, C, C): Gatys eq. 4,
+    1/(4 C^2 P^2) sum (P G - P A)^2, where each picture has a P of its own (`gram` has divided by it)."""
     if scale == "gatys" and (statistic.ndim != 3 or statistic.shape[1] != statistic.shape[2]):
         raise ValueError(f'scale="gatys" is defined for Gram matrices (N, C, C), not {tuple(statistic.shape)}.')
     return _distance(statistic, target, scale, 4 * statistic.shape[1] ** 2)
@@ -513,6 +510,53 @@ def total_variation(image: Tensor, *, power: int = 2) -> Tensor:
 
 # --- 4. Objective and optimisation ------------------------------------------------------------------------------------
 
+OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels and learning rate, its default)
+    "lbfgs": (lambda pixels, rate: LBFGS(pixels, lr=rate), 1.0),
+    "adam": (lambda pixels, rate: torch.optim.Adam(pixels, lr=rate), 0.02),
+    # the gradient of a relative loss at one pixel falls with the number of pixels, so the rate grows with it
+    "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0][0].numel(), momentum=0.9), 2e-5),
+}
+BAR = "{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}"
+
+
+def lbfgs_history(numbers: int) -> int:
+    """How many pairs of vectors of so many numbers L-BFGS remembers: half a gigabyte of them at most."""
+    return min(20, max(4, 2**26 // numbers))
+
+
+def step_memory(extractor: FeatureExtractor, height: int, width: int) -> int:
+    """About how many bytes a step of L-BFGS takes at its peak for an image of height x width pixels: what autograd keeps, three
+    float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
+    kept, pixels = {}, 3 * height * width
+    keep = lambda tensor: kept.setdefault(tensor.untyped_storage()._cdata, tensor)  # noqa: E731
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        largest = max(map(math.prod, extractor.shapes(height, width).values()))
+    sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sizes + 12 * largest + 4 * pixels * (2 * lbfgs_history(pixels) + 10) + 350 * 2**20
+
+
+def available_memory(device: torch.device) -> float:
+    """Free memory in bytes; infinite where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available if device.type == "cpu" else math.inf
+
+
+def _check_memory(extractor: FeatureExtractor, image: Tensor, count: int) -> None:
+    """Refuse so many pictures of that shape if their optimisation can't fit, and say which size can."""
+    (height, width), long, free = image.shape[-2:], max(image.shape[-2:]), available_memory(image.device)
+    need = lambda side: count * step_memory(  # noqa: E731
+        extractor, *(max(extractor.min_size, side * n // long) for n in (height, width)))
+    if min(height, width) >= extractor.min_size and need(long) > free:
+        largest = bisect.bisect_right(range(extractor.min_size, long), free, key=need) + extractor.min_size - 1
+        raise ValueError(f"{width} x {height} pixels with {extractor.arch} take about {need(long) / 1e9:.1f} GB, but "
+                         f"{free / 1e9:.1f} GB are free: the largest size that can fit is {largest} pixels on the long side.")
+
+
+def _numbers(weight) -> Tensor:
+    """A weight, one number or one per picture, as float64 numbers (1,) or (N,) on the CPU."""
+    return torch.as_tensor(weight, dtype=torch.float64, device="cpu").reshape(-1)
+
 
 class StyleObjective:
     """What pictures are asked to be: content_weight * content + style_weight * style + tv_weight * total variation, in [0, 1].
@@ -524,34 +568,34 @@ class StyleObjective:
     statistic: a name in STYLE_STATISTICS or a function of maps in the network's precision. scale: see content_loss, style_loss.
     range_weight: weight of the mean squared distance of the values from [0, 1], in units of the loss of an image without any
     features. A departure from Gatys: without it (0) L-BFGS leaves the values free, and clamping them undoes much of its work.
-    network: arch, weights, pooling, precision and seed of a FeatureExtractor; extractor: one to share instead of these.
+    network: arch, weights, pooling and precision of a FeatureExtractor; extractor: one to share instead of these.
     The four weights and those of the layers, each a number or one per picture, are plain attributes: changing them between
     two steps of `optimize_image` steers a running optimisation.
     """
 
     def __init__(self, content: Tensor | None = None, style: Tensor | None = None, *,
                  content_layers: Sequence[str] | None = None, style_layers: Sequence[str] | None = None,
-                 content_weight: float = 1.0, style_weight: float = 100.0, tv_weight: float = 0.0,
-                 range_weight: float = 10.0, style_layer_weights: Mapping[str, float] | None = None,
+                 content_weight=1.0, style_weight=100.0, tv_weight=0.0, range_weight=10.0,
+                 style_layer_weights: Mapping[str, float] | None = None,
                  statistic="gram", scale: str = "relative", extractor: FeatureExtractor | None = None, **network):
         if content is None and style is None:
             raise ValueError("An objective needs a content image, a style image or both.")
-        self.content, self.style = content, style
+        self.content, self.style, self.scale = content, style, scale
         self.content_layers = tuple(content_layers or CONTENT_LAYERS) if content is not None else ()
         self.style_layers = tuple(style_layers or STYLE_LAYERS) if style is not None else ()
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
         self.range_weight = range_weight
         self.style_layer_weights = dict(style_layer_weights or {layer: 1 / len(self.style_layers) for layer in self.style_layers})
+        for layer in self.style_layer_weights:
+            one_of("a key of style_layer_weights", layer, self.style_layers)
         self.statistic = statistic if callable(statistic) else STYLE_STATISTICS[one_of("statistic", statistic, STYLE_STATISTICS)]
-        self.scale = scale
         canvas, layers = style if content is None else content, (*self.content_layers, *self.style_layers)
         inspect.signature(FeatureExtractor).bind_partial(**network)  # also beside an extractor: no typo goes unnoticed
         self.extractor = extractor or FeatureExtractor(layers=layers, device=canvas.device, **network)
-        _check_memory(self.extractor, canvas)
+        _check_memory(self.extractor, canvas, max(len(image) for image in (content, style) if image is not None))
         check_layers("The extractor", layers, self.extractor.layers)
         with torch.no_grad():
-            content_maps = {} if content is None else self.extractor(content)
-            style_maps = {} if style is None else self.extractor(style)
+            content_maps, style_maps = ({} if image is None else self.extractor(image) for image in (content, style))
             self.content_targets = {layer: full(content_maps[layer]) for layer in self.content_layers}
             self.style_targets = {layer: self.statistic(style_maps[layer]) for layer in self.style_layers}
             blank = self._losses(*({layer: torch.zeros_like(target) for layer, target in targets.items()}
@@ -562,18 +606,18 @@ class StyleObjective:
     def weights(self) -> dict[str, Tensor]:
         """The weights now in force, by term, in float64, (1,) or (N,); ValueError unless all are finite and not negative."""
         layers = {f"style {layer}": _numbers(weight) for layer, weight in self.style_layer_weights.items()}
-        content, style, tv, free = map(_numbers, (self.content_weight, self.style_weight, self.tv_weight, self.range_weight))
+        content, style, tv, limit = map(_numbers, (self.content_weight, self.style_weight, self.tv_weight, self.range_weight))
         blank = (content * self.blank.get("content", 0.0)
                  + style * sum(weight * self.blank.get(layer, 0.0) for layer, weight in layers.items()))
-        weights = {"content": content, "style": style, "tv": tv} | layers | {"range": free * blank}
+        weights = {"content": content, "style": style, "tv": tv} | layers | {"range": limit * blank}
         for name, numbers in weights.items():
             if not (numbers.isfinite() & (numbers >= 0)).all():
                 raise ValueError(f"The weight of {name} is a finite number of at least 0, not {numbers.squeeze().tolist()}.")
         return weights
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total to minimise and its terms, per picture (N,), for images (N, 3, H, W): "content", "style", "tv" and, if it is
-        weighted, "range" without their weights, and "style relu1_1" etc., the single layers."""
+        """The total to minimise and its terms, per picture (N,), for images (N, 3, H, W): "total", and without their weights
+        "content", "style", "tv" (0 if it weighs nothing), "range" (if it weighs), and "style relu1_1" etc., the single layers."""
         maps, weights, zero = self.extractor(image), self.weights(), image.new_zeros(len(image))
         losses = self._losses({layer: full(maps[layer]) for layer in self.content_targets},
                               {layer: self.statistic(maps[layer]) for layer in self.style_targets})
@@ -594,30 +638,7 @@ class StyleObjective:
         return {"content": sum(content) / len(content)} | style if content else style
 
 
-def _numbers(weight) -> Tensor:
-    """A weight, one number or one per picture, as float64 numbers (1,) or (N,) on the CPU."""
-    return torch.as_tensor(weight, dtype=torch.float64, device="cpu").reshape(-1)
-
-
-def _check_memory(extractor: FeatureExtractor, image: Tensor) -> None:
-    """Refuse a picture whose optimisation can't fit, and say which size can."""
-    (height, width), long, free = image.shape[-2:], max(image.shape[-2:]), available_memory(image.device)
-    if min(height, width) < extractor.min_size or extractor.memory(height, width) <= free:
-        return
-    need = lambda side: extractor.memory(*(max(extractor.min_size, side * n // long) for n in (height, width)))  # noqa: E731
-    largest = bisect.bisect_right(range(extractor.min_size, long), free, key=need) + extractor.min_size - 1
-    raise ValueError(f"{width} x {height} pixels with {extractor.arch} take about {need(long) / 1e9:.1f} GB, but "
-                     f"{free / 1e9:.1f} GB are free: the largest size that can fit is {largest} pixels on the long side.")
-
-
-def available_memory(device: torch.device) -> float:
-    """Free memory in bytes; infinite where nobody knows."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available if device.type == "cpu" else math.inf
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of an optimisation: an image with its own losses (those before it is clamped). The last one is the result."""
 
@@ -628,24 +649,28 @@ class Step:
     seconds: float  # since the start
     reason: str = ""  # why the run stopped, on the last step only
     picture: int = 0  # which one of a batch
-    history: list[dict[str, float]] = field(default_factory=list)  # the losses of the run so far; it grows with the run
+    history: list[dict[str, float]] = field(default_factory=list)  # losses since the weights last changed; it grows with the run
 
     @property
     def summary(self) -> str:
         return ", ".join(f"{term} {self.losses[term]:.4g}" for term in ("content", "style") if term in self.losses)
 
     def __repr__(self) -> str:
-        width, height = self.image.shape[:1:-1]
+        height, width = self.image.shape[-2:]
         return f"{width} x {height} pixels in {self.seconds:.1f} s: {self.summary} ({self.reason or f'step {self.index}'})"
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1, keepdim=True)
 
 
 class LBFGS:
     """L-BFGS on a batch of pictures (N, ...) that have nothing to do with each other, with one evaluation a step.
 
-    The direction is that of the two-loop recursion, Nocedal & Wright, algorithm 7.4. torch's own takes a single picture, and
-    stalls or leaps where the objective is badly scaled: its first step and the smallest curvature it believes are absolute.
-    Here a step is FIRST_STEP per value (root mean square) until a curvature is known, and never above LONGEST_STEP, which
-    stands in for a line search. A curvature is believed if gradient change and step are not all but orthogonal.
+    The direction is that of the two-loop recursion, Nocedal & Wright, algorithm 7.4. torch's own takes one picture, and stalls or
+    leaps where the objective is badly scaled: its first step and smallest curvature are absolute. Here a step is FIRST_STEP per
+    value (root mean square) until a curvature is known, and at most LONGEST_STEP, in place of a line search. A curvature is
+    believed unless gradient change and step are all but orthogonal.
     """
 
     FIRST_STEP, LONGEST_STEP, ORTHOGONAL = 1 / 64, 1 / 32, 0.02
@@ -686,22 +711,50 @@ class LBFGS:
         return direction
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1, keepdim=True)
+@torch.enable_grad()
+def _evaluate(objective, pixels: Tensor, mover, *, move: bool) -> list[list[dict[str, float]]]:
+    """Let it evaluate and move; the terms of all pictures at each evaluation, first those of the pixels as they came."""
+    terms = []
+
+    def closure() -> Tensor:
+        pixels.grad = None
+        totals, losses = objective(pixels)
+        total = totals.sum()
+        total.backward()
+        table = torch.stack([loss.detach().to(total).expand(len(pixels)) for loss in losses.values()], 1)
+        terms.append([dict(zip(losses, row)) for row in table.tolist()])  # a GPU is waited for once, not once for each term
+        return total
+
+    mover.step(closure) if move else closure()
+    if not isinstance(mover, LBFGS | torch.optim.LBFGS):  # clamping would falsify the curvature that it has gathered
+        pixels.data.clamp_(0, 1)
+    return terms
 
 
-def lbfgs_history(numbers: int) -> int:
-    """How many pairs of vectors of so many numbers L-BFGS remembers: half a gigabyte of them at most."""
-    return min(20, max(4, 2**26 // numbers))
+class _Run:
+    """What one picture has come to: the losses of its steps, the best of them, and whether it is done."""
 
+    def __init__(self, steps: int, tolerance: float):
+        self.steps, self.tolerance, self.history, self.best, self.done = steps, tolerance, [], None, False
 
-BAR = "{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}"
-OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels and learning rate, its default)
-    "lbfgs": (lambda pixels, rate: LBFGS(pixels, lr=rate), 1.0),
-    "adam": (lambda pixels, rate: torch.optim.Adam(pixels, lr=rate), 0.02),
-    # the gradient of a relative loss at one pixel falls with the number of pixels, so the rate grows with it
-    "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0][0].numel(), momentum=0.9), 2e-5),
-}
+    def record(self, step: Step) -> Step:
+        """The step as it came; the last one with the best image and why it is the last."""
+        total, reason = step.losses["total"], step.reason
+        self.history.append(step.losses)
+        if not math.isfinite(total):
+            reason = f"the loss is not finite after {step.index} steps ({step.summary})"
+        elif self.best is None or total <= self.best.losses["total"]:
+            self.best = step
+        before = self.history[-21]["total"] if self.tolerance and len(self.history) > 20 else math.nan
+        if not reason and before - total < self.tolerance * before:
+            reason = f"the loss fell by less than {self.tolerance:g} of itself in 20 steps"
+        if self.best is None:
+            raise FloatingPointError(f"Nothing to optimise in picture {step.picture}: {reason}; check image, weights and rate.")
+        reason = reason or (f"all {self.steps} steps made" if step.index == self.steps else "")
+        if not reason:
+            return replace(step, history=self.history)
+        self.done, self.history[-1] = True, self.best.losses
+        return replace(step, image=self.best.image, losses=self.best.losses, reason=reason, history=self.history)
 
 
 def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 200, learning_rate: float | None = None,
@@ -710,7 +763,7 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
 
     image: where to start, (1, 3, H, W), or N pictures (N, 3, H, W) that have nothing to do with each other: then there is a
     Step of each at every update, with its number in `picture`, until that picture stops.
-    objective: a StyleObjective, or any function image -> (total, dict of terms), both per picture.
+    objective: a StyleObjective, or any function image -> (total, terms with "total" among them), both per picture.
     optimizer: "lbfgs" (Gatys), "adam", "sgd", or a function of (list of pixels, learning rate) that makes one.
     steps: updates; a run makes steps + 1 evaluations (with L-BFGS as well: one evaluation an update, no line search).
     tolerance: stop when the total fell by less than this share over the last 20 steps; 0 never does.
@@ -739,60 +792,9 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
             reason, terms, shown = "interrupted", [run.best.losses for run in runs], [run.best.image for run in runs]
         seconds = time.perf_counter() - start
         for number in [number for number, run in enumerate(runs) if not run.done]:
-            yield runs[number].next(Step(index, evaluations, terms[number], shown[number], seconds, reason, number))
+            yield runs[number].record(Step(index, evaluations, terms[number], shown[number], seconds, reason, number))
         if all(run.done for run in runs):
             return
-
-
-def _evaluate(objective, pixels: Tensor, mover: torch.optim.Optimizer, *, move: bool) -> list[list[dict[str, float]]]:
-    """Evaluate and let the optimiser move the pixels; returns the terms of each picture, of the images as they came first."""
-    terms = []
-
-    def closure() -> Tensor:
-        pixels.grad = None
-        totals, losses = objective(pixels)
-        total = totals.sum()
-        total.backward()
-        table = torch.stack([loss.detach().to(total).expand(len(pixels)) for loss in losses.values()], 1)
-        terms.append([dict(zip(losses, row)) for row in table.tolist()])  # a GPU is waited for once, not once for each term
-        return total
-
-    mover.step(closure) if move else closure()
-    if not isinstance(mover, LBFGS | torch.optim.LBFGS):  # clamping would falsify the curvature that it has gathered
-        pixels.data.clamp_(0, 1)
-    return terms
-
-
-class _Run:
-    """What one picture has come to: the losses of its steps, the best of them, and whether it is done."""
-
-    def __init__(self, steps: int, tolerance: float):
-        self.steps, self.tolerance, self.history, self.best, self.done = steps, tolerance, [], None, False
-
-    def next(self, step: Step) -> Step:
-        """The step as it came; the last one with the best image and why it is the last."""
-        total, reason = step.losses["total"], step.reason
-        self.history.append(step.losses)
-        if not math.isfinite(total):
-            reason = f"the loss is not finite after {step.index} steps ({step.summary})"
-        elif self.best is None or total <= self.best.losses["total"]:
-            self.best = step
-        before = self.history[-21]["total"] if self.tolerance and len(self.history) > 20 else math.nan
-        if not reason and before - total < self.tolerance * before:
-            reason = f"the loss fell by less than {self.tolerance:g} of itself in 20 steps"
-        if self.best is None:
-            raise FloatingPointError(f"Nothing to optimise: {reason}; check the image, the weights and the rate.")
-        reason = reason or (f"all {self.steps} steps made" if step.index == self.steps else "")
-        if not reason:
-            return replace(step, history=self.history)
-        self.done, self.history[-1] = True, self.best.losses
-        return replace(step, image=self.best.image, losses=self.best.losses, reason=reason, history=self.history)
-
-
-def load_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
-    """Pictures as `load_image` reads them (None stays None), on `device`; without one, on an accelerator if there is any."""
-    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    return [None if source is None else load_image(source, size).to(device) for source in sources]
 
 
 def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (256, 512), steps: int | Sequence[int] = (100, 40),
@@ -804,7 +806,7 @@ def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (2
     sizes: long sides in pixels, ascending. steps: updates at each size, one number for all or one for each. The others are
     those of `stylize`. Index, evaluations and seconds run on through the sizes; losses compare within one size only.
     """
-    counts = [steps] * len(sizes) if isinstance(steps, int) else list(steps)
+    counts = list(steps) if isinstance(steps, Sequence) else [steps] * len(sizes)
     if not sizes or list(sizes) != sorted(set(sizes)) or len(counts) != len(sizes):
         raise ValueError(f"sizes ascend, and steps is one number or one for each size: not {list(sizes)} with steps {steps}.")
     begin, index, evaluations, history = time.perf_counter(), 0, 0, []
@@ -841,20 +843,21 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
 
     content, style: what `load_image` reads; either may be None, see StyleObjective, which also takes all other keywords
     (arch, content_weight, style_weight, ...). size: long side in pixels of both, None keeps them. sizes: several of them
-    instead, ascending, for coarse_to_fine; then steps may be one number for each. start, seed: see `initial_image`.
-    device: None takes an accelerator if there is one. An interrupt returns the image reached.
+    instead, ascending, for coarse_to_fine; then steps may be one number for each. start, seed: see `initial_image`; the others:
+    `optimize_image`. device: None takes an accelerator if there is one. An interrupt returns the best image of its size.
     """
     sizes = sizes or [size]
     run = coarse_to_fine(content, style, sizes=sizes, steps=steps, start=start, seed=seed, optimizer=optimizer,
                          learning_rate=learning_rate, tolerance=tolerance, device=device, **objective)
-    step, total = None, steps * len(sizes) if isinstance(steps, int) else sum(steps)
+    best, total = None, sum(steps) if isinstance(steps, Sequence) else steps * len(sizes)
     try:
         for step in progress(run, total) if show_progress else run:
-            pass
-    except KeyboardInterrupt:  # between two steps; inside one, optimize_image ends the run with the best image
-        if step is None:
+            if best is None or best.image.shape != step.image.shape or step.losses["total"] <= best.losses["total"]:
+                best = step  # of the size being painted; the last Step is the best of its run anyway
+    except KeyboardInterrupt:  # between two steps; inside one, optimize_image ends the run
+        if best is None:
             raise
-    return replace(step, reason=step.reason or "interrupted")
+    return replace(best, history=step.history, seconds=step.seconds, reason=step.reason or "interrupted")
 
 
 # --- 5. Feed-forward: the AdaIN network -------------------------------------------------------------------------------
@@ -874,10 +877,8 @@ def adain(content: Tensor, style: Tensor) -> Tensor:
 
 
 def wct(content: Tensor, style: Tensor, *, floor: float = 1e-5) -> Tensor:
-    """Content maps (N, C, H, W) with the mean and the whole covariance of style maps (N, C, H', W'): whitening and colouring.
-
-    Li et al., NeurIPS 2017, eq. 1-2. floor: eigenvalues below this share of the largest are left out as noise. Returns float32.
-    """
+    """Content maps (N, C, H, W), in float32, with the mean and the whole covariance of style maps (N, C, H', W'): whitening and
+    colouring, Li et al., NeurIPS 2017, section 3. Eigenvalues below the share `floor` of the largest are left out as noise."""
     if style.ndim != 4:
         raise ValueError("wct needs the style's maps (N, C, H, W): means and deviations don't hold its covariance.")
     flat, wanted = full(content).flatten(2), full(style).flatten(2)
@@ -904,7 +905,7 @@ def _decoder(encoder: FeatureExtractor, seed: int) -> nn.Sequential:
         raise ValueError(f"AdaIN needs a VGG as its encoder, not {encoder.arch}.")
     layers = [module for module in reversed(encoder.body.values()) if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)]
     mirrored = [layers[0].out_channels, *(layer.in_channels if isinstance(layer, nn.Conv2d) else "U" for layer in layers)]
-    channels, *widths = COMPACT_DECODER if encoder.arch == "vgg19_compact" else mirrored
+    channels, *widths = COMPACT_DECODER if encoder.arch == "vgg19_compact" else mirrored  # wider where it costs little
     modules, generator = [], torch.Generator().manual_seed(seed)
     for width in widths:
         if width == "U":
@@ -970,8 +971,7 @@ class AdaIN(nn.Module):
         """Maps (N, C, H, W) at relu4_1 -> images (N, 3, 8 H, 8 W), not clamped."""
         dtype = self.encoder.dtype  # not by autocast, which on a CPU pads in float32
         rounded = {name: value.to(dtype) for name, value in self.decoder.named_parameters()}
-        maps = maps.to(dtype, memory_format=torch.channels_last)
-        return full(torch.func.functional_call(self.decoder, rounded, (maps,)))
+        return full(torch.func.functional_call(self.decoder, rounded, (maps.to(dtype, memory_format=torch.channels_last),)))
 
     @torch.no_grad()
     def statistics(self, style: Tensor) -> Tensor:

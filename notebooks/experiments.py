@@ -9,6 +9,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,38 +29,119 @@ import nst_utils as nst
 DEFAULTS = {name: parameter.default for function in (nst.StyleObjective, nst.stylize)
             for name, parameter in inspect.signature(function).parameters.items()}
 RUN = ("steps", "optimizer", "learning_rate", "tolerance")  # settings of optimize_image
-WEIGHTS = ("content_weight", "style_weight", "tv_weight", "range_weight")
+WEIGHTS = tuple(name for name in DEFAULTS if name.endswith("_weight"))
 PLAIN = (str, int, float, tuple, list, dict, Path, type(None))
 
 
-def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None = None, show_progress: bool = True,
-          **common) -> dict[Any, nst.Step]:
-    """Run `stylize` once for each cell and return label -> its last Step, under one progress bar over all of them.
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """A run with its pictures read; cells of one kind can run as one batch."""
 
-    cells: label -> the keywords (of stylize, content and style among them) in which this run differs from `common`.
-    executor: a concurrent.futures.Executor (a pool of processes, or of a cluster) runs the cells; None runs them here.
-    together: so many cells, if alike in network, size, steps and optimiser, run as one batch, each with an L-BFGS of its
-    own; None takes as many as a GPU's memory holds, or as are faster so on a CPU. 1 gives the very bits of `stylize`, while
-    batches round in another order. The seconds of a Step are its share of the batch's. An interrupt returns the cells that
-    are finished.
-    """
-    if together is not None and together < 1:
-        raise ValueError(f"together is a number of cells of at least 1, not {together}.")
-    settings = {label: dict(common) | dict(cell) for label, cell in cells.items()}
-    steps = {label: one.get("steps", DEFAULTS["steps"]) for label, one in settings.items()}
-    made, results = dict.fromkeys(settings, 0), {}
-    with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=nst.BAR) as bar:
-        try:
-            for label, step in _elsewhere(settings, executor) if executor else _here(settings, together):
-                if step.reason == "interrupted":
-                    continue
-                made[label] = steps[label] if step.reason else step.index  # a run may stop early
-                if step.reason:
-                    results[label] = step
-                bar.update(sum(made.values()) - bar.n)
-        except KeyboardInterrupt:
-            pass
-    return {label: results[label] for label in settings if label in results}
+    label: Any
+    content: Tensor | None
+    style: Tensor | None
+    start: Tensor
+    weights: dict[str, float]
+    layer_weights: Mapping[str, float] | None
+    network: tuple  # cells of one network share its extractor
+    objective: dict[str, Any]  # the other settings of StyleObjective
+    run: dict[str, Any]
+    kind: tuple
+
+
+@contextmanager
+def _named(*labels) -> Iterator[None]:
+    """An error in here says in which cell, or in which of a batch."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        error.add_note(f"In the cell {' or '.join(map(repr, labels))} of a sweep.")
+        raise
+
+
+def _key(settings: Mapping) -> tuple:
+    """Plain settings are equal if they read alike; tensors and networks only if they are the same object."""
+    return tuple(sorted((name, repr(value) if isinstance(value, PLAIN) else id(value)) for name, value in settings.items()))
+
+
+def _read(source, place: Mapping, pictures: dict) -> Tensor | None:
+    """The picture that a setting names, read once for all cells."""
+    key = _key({"source": source, **place})
+    if key not in pictures:
+        pictures[key], = nst.load_images(source, **place)
+    return pictures[key]
+
+
+def _cell(label, settings: dict, pictures: dict) -> _Cell:
+    """Read the pictures of a cell; what `settings` holds in the end goes to StyleObjective."""
+    take = lambda *names: {name: settings.pop(name, DEFAULTS[name]) for name in names}  # noqa: E731
+    run, start, place = take(*RUN), take("start", "seed"), take("size", "device")
+    weights = {name: float(weight) for name, weight in take(*WEIGHTS).items()}
+    layer_weights = settings.pop("style_layer_weights", None)
+    content, style = (_read(settings.pop(name, None), place, pictures) for name in ("content", "style"))
+    image = nst.initial_image(content, start["start"], style=style, seed=start["seed"])
+    if not callable(run["optimizer"]):
+        nst.one_of("optimizer", run["optimizer"], nst.OPTIMIZERS)
+    # an own optimiser or statistic may be made for one picture
+    own = callable(run["optimizer"]) or callable(settings.get("statistic"))
+    network, shapes = (_key(settings), content is None, style is None), [None if x is None else x.shape for x in (content, style)]
+    terms = weights["tv_weight"] > 0, weights["range_weight"] > 0
+    kind = network, _key(run), image.shape, image.dtype, *shapes, *terms, label if own else None
+    return _Cell(label, content, style, image, weights, layer_weights, network, settings, run, kind)
+
+
+def largest_batch(image: Tensor, extractor: Callable[[], nst.FeatureExtractor]) -> int:
+    """How many pictures of this shape to optimise at once: as many as a GPU holds, or as pay on a CPU."""
+    height, width = image.shape[-2:]
+    if image.device.type == "cuda":
+        return max(1, int(nst.available_memory(image.device) // nst.step_memory(extractor(), height, width)))
+    return max(1, 2**18 // (height * width))  # measured on two cores: twice as fast at 96 px, 1.2 times at 256, equal at 512
+
+
+def _stacked(images: Sequence[Tensor | None]) -> Tensor | None:
+    """One for all if it is the same, else one for each."""
+    return images[0] if all(image is images[0] for image in images) else torch.cat(list(images))
+
+
+def _objective(cells: Sequence[_Cell], extractors: dict) -> nst.StyleObjective:
+    """What judges a batch: its pictures stacked (or one for all), each weight one number per picture."""
+    first = cells[0]
+    shared = {"extractor": extractors[first.network]} if first.network in extractors else {}
+    pictures = (_stacked([getattr(cell, name) for cell in cells]) for name in ("content", "style"))
+    weights = {name: [cell.weights[name] for cell in cells] for name in WEIGHTS}
+    with _named(*(cell.label for cell in cells)):
+        objective = nst.StyleObjective(*pictures, **weights, **first.objective | shared)
+        each = [cell.layer_weights or objective.style_layer_weights for cell in cells]
+        names = dict.fromkeys(layer for one in each for layer in one)
+        for layer in names:
+            nst.one_of("a key of style_layer_weights", layer, objective.style_layers)
+        objective.style_layer_weights = {layer: [one.get(layer, 0.0) for one in each] for layer in names}
+        objective.weights()  # refuse bad ones
+    extractors[first.network] = objective.extractor
+    return objective
+
+
+def _batches(settings: Mapping[Any, Mapping], together: int | None, extractors: dict) -> Iterator[list[_Cell]]:
+    """The cells in lists of one kind."""
+    kinds, pictures = {}, {}
+    for label, one in settings.items():
+        with _named(label):
+            cell = _cell(label, dict(one), pictures)
+        kinds.setdefault(cell.kind, []).append(cell)
+    for cells in kinds.values():
+        count = together or largest_batch(cells[0].start, lambda: _objective(cells[:1], extractors).extractor)  # noqa: B023
+        yield from (cells[first:first + count] for first in range(0, len(cells), count))
+
+
+def _here(settings: Mapping[Any, Mapping], together: int | None) -> Iterator[tuple[Any, nst.Step]]:
+    """The Steps of all cells, batch by batch; an interrupt ends the sweep after the batch that it ended."""
+    extractors = {}
+    batches = [(batch, _objective(batch, extractors)) for batch in _batches(settings, together, extractors)]
+    for batch, objective in batches:
+        for step in nst.optimize_image(torch.cat([cell.start for cell in batch]), objective, **batch[0].run):
+            yield batch[step.picture].label, replace(step, seconds=step.seconds / len(batch))
+        if step.reason == "interrupted":
+            return
 
 
 def _elsewhere(settings: Mapping[Any, Mapping], executor) -> Iterator[tuple[Any, nst.Step]]:
@@ -76,95 +158,38 @@ def _elsewhere(settings: Mapping[Any, Mapping], executor) -> Iterator[tuple[Any,
             future.cancel()
 
 
-def _here(settings: Mapping[Any, Mapping], together: int | None) -> Iterator[tuple[Any, nst.Step]]:
-    """The Steps of all cells, batch by batch; an interrupt ends the sweep after the batch that it ended."""
-    extractors = {}
-    for batch in _batches(settings, together, extractors):
-        starts = torch.cat([cell.start for cell in batch])
-        for step in nst.optimize_image(starts, _objective(batch, extractors), **batch[0].run):
-            yield batch[step.picture].label, replace(step, seconds=step.seconds / len(batch))
-        if step.reason == "interrupted":
-            return
+def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None = None, show_progress: bool = True,
+          **common) -> dict[Any, nst.Step]:
+    """Run `stylize` once for each cell and return label -> its last Step, under one progress bar over all of them.
 
-
-@dataclass(frozen=True)
-class _Cell:
-    """A run with its pictures read; cells of one kind can run as one batch."""
-
-    label: Any
-    content: Tensor | None
-    style: Tensor | None
-    start: Tensor
-    weights: dict[str, float]
-    layer_weights: Mapping[str, float] | None
-    network: tuple  # cells of one network share its extractor
-    objective: dict[str, Any]  # the other settings of StyleObjective
-    run: dict[str, Any]
-    kind: tuple
-
-
-def _batches(settings: Mapping[Any, Mapping], together: int | None, extractors: dict) -> Iterator[list[_Cell]]:
-    kinds, pictures = {}, {}
+    cells: label -> the keywords in which this run differs from `common`; both take those of `stylize`, content and style among
+    them, but no `sizes`.
+    executor: a concurrent.futures.Executor (a pool of processes, or of a cluster) runs the cells; None runs them here.
+    together: so many cells, if alike in network, size, steps and optimiser, run as one batch, each with an L-BFGS of its
+    own; None takes as many as a GPU's memory holds, or as are faster so on a CPU. 1 gives the very bits of `stylize`, while
+    batches round in another order. The seconds of a Step are its share of the batch's. An interrupt returns the cells that
+    are finished. Settings are checked before the first step. With threads as executor only VGGs can be built.
+    """
+    if together is not None and together < 1:
+        raise ValueError(f"together is a number of cells of at least 1, not {together}.")
+    settings = {label: dict(common) | dict(cell) for label, cell in cells.items()}
     for label, one in settings.items():
-        cell = _cell(label, dict(one), pictures)
-        kinds.setdefault(cell.kind, []).append(cell)
-    for cells in kinds.values():
-        count = together or largest_batch(cells[0].start, lambda: _objective(cells[:1], extractors).extractor)  # noqa: B023
-        yield from (cells[first:first + count] for first in range(0, len(cells), count))
-
-
-def _cell(label, settings: dict, pictures: dict) -> _Cell:
-    take = lambda *names: {name: settings.pop(name, DEFAULTS[name]) for name in names}  # noqa: E731
-    run, weights, start, place = take(*RUN), take(*WEIGHTS), take("start", "seed"), take("size", "device")
-    layer_weights = settings.pop("style_layer_weights", None)
-    content, style = (_read(settings.pop(name, None), place, pictures) for name in ("content", "style"))
-    image = nst.initial_image(content, start["start"], style=style, seed=start["seed"])
-    # an own optimiser or statistic may be made for one picture
-    own = callable(run["optimizer"]) or callable(settings.get("statistic"))
-    network, shapes = (_key(settings), content is None, style is None), [None if x is None else x.shape for x in (content, style)]
-    kind = network, _key(run), image.shape, *shapes, weights["tv_weight"] > 0, weights["range_weight"] > 0, label if own else None
-    return _Cell(label, content, style, image, weights, layer_weights, network, settings, run, kind)
-
-
-def _read(source, place: Mapping, pictures: dict) -> Tensor | None:
-    """The picture that a setting names, read once for all cells."""
-    key = _key({"source": source, **place})
-    if key not in pictures:
-        pictures[key], = nst.load_images(source, **place)
-    return pictures[key]
-
-
-def _key(settings: Mapping) -> tuple:
-    """Plain settings are equal if they read alike; tensors and networks only if they are the same object."""
-    return tuple(sorted((name, repr(value) if isinstance(value, PLAIN) else id(value)) for name, value in settings.items()))
-
-
-def largest_batch(image: Tensor, extractor: Callable[[], nst.FeatureExtractor]) -> int:
-    """How many pictures of this shape to optimise at once: as many as a GPU holds, or as pay on a CPU."""
-    height, width = image.shape[-2:]
-    if image.device.type == "cuda":
-        return max(1, int(nst.available_memory(image.device) // extractor().memory(height, width)))
-    return max(1, 2**18 // (height * width))  # measured on two cores: twice as fast at 96 px, 1.2 times at 256, equal at 512
-
-
-def _objective(cells: Sequence[_Cell], extractors: dict) -> nst.StyleObjective:
-    """What judges a batch: its pictures stacked (or one for all), each weight one number per picture."""
-    first = cells[0]
-    shared = {"extractor": extractors[first.network]} if first.network in extractors else {}
-    pictures = (_stacked([getattr(cell, name) for cell in cells]) for name in ("content", "style"))
-    objective = nst.StyleObjective(*pictures, **first.objective | shared)
-    extractors[first.network] = objective.extractor
-    for name in WEIGHTS:
-        setattr(objective, name, [cell.weights[name] for cell in cells])
-    layer_weights = [cell.layer_weights or objective.style_layer_weights for cell in cells]
-    objective.style_layer_weights = {layer: [weights.get(layer, 0.0) for weights in layer_weights]
-                                     for layer in dict.fromkeys(layer for weights in layer_weights for layer in weights)}
-    objective.weights()  # refuse bad ones
-    return objective
-
-
-def _stacked(images: Sequence[Tensor | None]) -> Tensor | None:
-    return images[0] if all(image is images[0] for image in images) else torch.cat(list(images))
+        if one.keys() & {"sizes", "show_progress"} or not isinstance(one.get("steps", 1), int):
+            raise ValueError(f"A cell has one size and one number of steps, and no bar of its own: {label!r} asks for others.")
+    steps = {label: one.get("steps", DEFAULTS["steps"]) for label, one in settings.items()}
+    made, results = dict.fromkeys(settings, 0), {}
+    with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=nst.BAR) as bar:
+        try:
+            for label, step in _elsewhere(settings, executor) if executor else _here(settings, together):
+                if step.reason == "interrupted":
+                    continue
+                made[label] = steps[label] if step.reason else step.index  # a run may stop early
+                if step.reason:
+                    results[label] = step
+                bar.update(sum(made.values()) - bar.n)
+        except KeyboardInterrupt:
+            pass
+    return {label: results[label] for label in settings if label in results}
 
 
 # --- Pictures to compare ----------------------------------------------------------------------------------------------
@@ -192,7 +217,7 @@ def pixels(image: Tensor) -> np.ndarray:
 
 
 def ssim(image: Tensor, other: Tensor) -> float:
-    """Structural similarity of two pictures in grey (Wang et al. 2004): 1 is equal."""
+    """Structural similarity of two pictures in grey, 1 if equal: scikit-image's, with windows of 7 x 7 pixels."""
     return float(structural_similarity(*(np.asarray(nst.to_pil(one).convert("L")) for one in (image, other))))
 
 

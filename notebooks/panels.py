@@ -35,11 +35,11 @@ RUN = ("start", "seed", "optimizer", "learning_rate", "goal", "history")  # chan
 class LiveRun:
     """An optimisation in a thread of its own that obeys while it runs. Needs no notebook.
 
-    All arguments but on_change are those of `stylize`. on_change: called without arguments after every step and every change of
-    state, mostly in the worker's thread. Read at any time: `state` ("ready", "running", "paused", "finished", "failed" or
-    "stopped"), `image` (1, 3, H, W), `history` (loss terms of every step), `goal` (steps until it finishes), `pace` (seconds
-    per step), `reason` (why it finished), `error` (why it failed), `settings` and `objective`. There is a worker only while the
-    state is "running" or "paused".
+    The arguments are those of `stylize`, without sizes, tolerance and show_progress. on_change: called without arguments after
+    every step and every change of state, mostly in the worker's thread. Read at any time: `state` ("ready", "running", "paused",
+    "finished", "failed" or "stopped"), `image` (1, 3, H, W), `history` (loss terms of every step), `goal` (steps until it
+    finishes), `pace` (seconds per step), `reason` (why it finished), `error` (why it failed), `settings` and `objective`. A
+    worker is there only while the state is "running" or "paused".
     """
 
     def __init__(self, content=None, style=None, *, size: int | None = 256, start: str | Tensor | None = None, seed: int = 0,
@@ -256,6 +256,7 @@ def _jpeg(image: Tensor) -> bytes:
 
 # --- The steering panel -----------------------------------------------------------------------------------------------
 
+# a weight of the objective, also among WEIGHTS -> its text; a setting of the run goes into MENUS
 SLIDERS = {"content_weight": "content weight", "style_weight": "style weight", "tv_weight": "total variation"}
 UPLOADS = {"content": "own photograph", "style": "own style"}
 # network -> its content and style layers. Only chains: to trace another network patches torch's modules, which a running

@@ -154,7 +154,7 @@ def _length(line: str, font: FontProperties) -> float:
 def _wrapped(text: str, inches: float, size: float) -> str:
     """The text in lines no longer than that, broken at spaces, else after -_/.,:, else anywhere."""
     font, lines = FontProperties(family=[*FontProperties().get_family(), *_fonts_for(text)], size=size), []
-    for line in text.split("\n"):
+    for line in str(text).split("\n"):
         while len(line) > 1 and _length(line, font) > inches:
             fitting = next((count for count in range(len(line) - 1, 1, -1) if _length(line[:count], font) <= inches), 1)
             space = line.rfind(" ", 1, fitting + 1)

@@ -242,12 +242,13 @@ def train_adain(network: nst.AdaIN, contents, styles, *, steps: int = 8000, batc
     loader = DataLoader(StackDataset(photographs, paintings), batch, sampler=range(done * together, steps * together),
                         num_workers=workers, generator=_generator(seed))  # else it draws from the global one
     model, optimizer, loader = accelerator.prepare(AdaINLosses(network), optimizer, loader)
+    weights = {"content": 1.0, "style": style_weight, "identity": identity_weight}  # a new term of AdaINLosses needs its weight
     start = time.perf_counter()
     for step, crops in enumerate(loader, done):
         for group in optimizer.param_groups:  # constant, then falling to 0 over the last half; the paper's stays constant
             group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
         losses = model(*crops)
-        losses["total"] = losses["content"] + style_weight * losses["style"] + identity_weight * losses["identity"]
+        losses["total"] = sum(weights[term] * loss for term, loss in losses.items())
         values = accelerator.reduce(torch.stack([*losses.values()]).detach(), "mean").tolist()
         optimizer.zero_grad()
         accelerator.backward(losses["total"])

@@ -70,7 +70,7 @@ def test_a_cell_that_stops_early_leaves_its_batch_running(exact):
 @pytest.mark.parametrize("device, size, share, count", [("cuda", (48, 64), 5.5, 5), ("cuda", (48, 64), 0.5, 1),
                                                         ("cpu", (48, 64), 0.5, 85), ("cpu", (512, 512), 9, 1)])
 def test_a_batch_is_as_large_as_memory_or_speed_allow(network, monkeypatch, device, size, share, count):
-    monkeypatch.setattr(nst, "available_memory", lambda device: share * network.memory(*size))
+    monkeypatch.setattr(nst, "available_memory", lambda device: share * nst.step_memory(network, *size))
     start = types.SimpleNamespace(device=torch.device(device), shape=(1, 3, *size))  # without a GPU at hand
     assert largest_batch(start, lambda: network) == count
 
@@ -120,6 +120,20 @@ def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, interrupt
              "busy": {"start": "noise", "tv_weight": 1e-9}}
     results = sweep(cells, together=2, **common | {"steps": 50, "tolerance": 1e-3, "optimizer": "adam"})
     assert list(results) == ["done"] and "fell by less" in results["done"].reason
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"style_weight": -1.0}, "weight of style"), ({"arch": "vgg", "extractor": None}, "no arch 'vgg'"),
+    ({"steps": [2]}, "number of steps"), ({"statistic": "x"}, "not 'x'"), ({"style_layers": ["relu9_1"]}, "no layer"),
+    ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"style_layer_weights": {"relu9_1": 1.0}}, "not 'relu9_1'"),
+    ({"sizes": (32, 64)}, "one size"), ({"size": 8}, "at least 16")])
+def test_a_bad_cell_is_refused_before_the_first_step(common, monkeypatch, wrong, message):
+    def step(*_, **__):
+        raise AssertionError("a step was made")
+    monkeypatch.setattr(nst, "_evaluate", step)
+    with pytest.raises(ValueError, match=message) as caught:
+        sweep(CELLS | {"bad": wrong}, together=1, **common)
+    assert "'bad'" in str(caught.value) or caught.value.__notes__ == ["In the cell 'bad' of a sweep."]
 
 
 @pytest.mark.parametrize("together", [0, -3])

@@ -1,3 +1,4 @@
+import concurrent.futures
 import pickle
 import shutil
 import urllib.error
@@ -132,6 +133,18 @@ def test_random_weights_are_seeded_and_leave_the_global_generator_alone():
     maps = [extract("vgg19_compact", "relu2_1", seed=seed)["relu2_1"] for seed in (1, 1, 2)]
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(maps[0], maps[1]) and not torch.equal(maps[0], maps[2])
+
+
+def test_networks_built_in_threads_have_the_weights_of_their_seed():
+    expected = [extract("vgg19_compact", "relu2_1", seed=seed)["relu2_1"] for seed in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(lambda seed: extract("vgg19_compact", "relu2_1", seed=seed)["relu2_1"], [0, 1, 2, 3] * 3))
+    assert all(torch.equal(one, expected[k % 4]) for k, one in enumerate(built))
+
+
+def test_whole_numbers_are_no_picture():
+    with pytest.raises(ValueError, match="not .* of torch.uint8"):
+        extract("vgg19_compact", "relu1_1", image=(IMAGE * 255).to(torch.uint8))
 
 
 def test_bfloat16_is_close_to_float32_and_can_be_forced(monkeypatch):

@@ -214,6 +214,27 @@ def test_what_is_no_picture_is_not_cached(web, tmp_path, answer):
     assert not list((tmp_path / "cache").glob("*"))
 
 
+def test_a_picture_is_one_picture_of_floats_in_three_channels():
+    for wrong in (torch.rand(2, 3, 8, 8), torch.rand(1, 4, 8, 8), torch.rand(3, 8, 8), torch.ones(1, 3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"A picture has shape \(1, 3, H, W\) and values in \[0, 1\], not"):
+            nst.load_image(wrong, 4)
+
+
+def test_a_format_that_can_only_be_read_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="suffix"):
+        nst.save_image(torch.zeros(1, 3, 4, 4), tmp_path / "a.psd")
+
+
+def test_threads_that_save_one_picture_leave_it_whole(tmp_path):
+    images = [torch.full((1, 3, 64, 64), k / 8) for k in range(8)]
+    threads = [threading.Thread(target=nst.save_image, args=(image, tmp_path / "a.png")) for image in images * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert nst.load_image(tmp_path / "a.png").std() == 0 and [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_initial_images(picture, painting):
     assert torch.equal(nst.initial_image(picture), picture)
     noise = nst.initial_image(picture, "noise", seed=3)
@@ -224,5 +245,5 @@ def test_initial_images(picture, painting):
         with pytest.raises(ValueError, match="start is"):
             nst.initial_image(picture, kind)
     with pytest.raises(ValueError, match="start is"):
-        nst.initial_image(None, "nois", style=picture)
+        nst.initial_image(None, "content", style=picture)  # there is none to start from
     assert torch.equal(nst.initial_image(picture, painting), nst.resize(painting, picture.shape[-2:]))

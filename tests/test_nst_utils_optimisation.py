@@ -187,6 +187,27 @@ def test_an_interrupt_between_steps_returns_from_stylize(picture, painting, netw
     assert result.reason == "interrupted" and len(result.history) == 4 and result.image.shape == picture.shape
 
 
+def test_an_interrupt_between_steps_returns_the_best_image(picture, painting, network, monkeypatch):
+    seen = []
+
+    def impatient(steps, total):
+        for step in steps:
+            yield seen.append(step) or step
+            if len(seen) == 8:
+                raise KeyboardInterrupt
+    monkeypatch.setattr(nst, "progress", impatient)
+    result = nst.stylize(picture, painting, size=None, steps=50, extractor=network, device="cpu", optimizer="adam",
+                         learning_rate=0.5)  # far too large: the losses go up and down
+    best = min(seen, key=lambda step: step.losses["total"])
+    assert best is not seen[-1] and torch.equal(result.image, best.image) and result.losses == best.losses
+
+
+def test_a_run_needs_no_gradients_around_it(picture, painting, network):
+    with torch.no_grad():
+        steps = run(picture, nst.StyleObjective(picture, painting, extractor=network), steps=3)
+    assert steps[-1].losses["total"] < steps[0].losses["total"]
+
+
 def test_an_interrupt_before_anything_is_there_is_passed_on(picture):
     def interrupt(image):
         raise KeyboardInterrupt
@@ -252,7 +273,8 @@ def test_progress_goes_to_stdout_and_only_when_asked(picture, painting, network,
     ({"steps": 0}, "at least 1"), ({"style_weight": -1}, "weight of style"), ({"content_weight": math.nan}, "weight of content"),
     ({"tv_weight": math.inf}, "weight of tv"), ({"style_layer_weights": {"relu1_1": -1}}, "weight of style relu1_1"),
     ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"learning_rate": 0}, "above 0"), ({"scale": "big"}, "scale is"),
-    ({"style_layers": ["relu9_1"]}, "no layer 'relu9_1'"), ({"start": "nois"}, "start is"),
+    ({"style_layers": ["relu9_1"]}, "no layer 'relu9_1'"),
+    ({"style_layer_weights": {"relu9_1": 1}}, "not 'relu9_1'"), ({"start": "nois"}, "start is"),
     ({"size": 8}, "at least 16 on each side"),
 ])
 def test_bad_options_are_refused_in_one_sentence(picture, painting, network, options, message):
@@ -294,14 +316,14 @@ def test_the_memory_of_lbfgs_is_short_for_large_pictures():
 
 def test_memory_grows_with_the_picture_and_the_network():
     compact, half = nst.FeatureExtractor(precision="float32"), nst.FeatureExtractor(precision="bfloat16")
-    sizes = [compact.memory(side, side) for side in (128, 256, 512, 1024)]
+    sizes = [nst.step_memory(compact, side, side) for side in (128, 256, 512, 1024)]
     assert sizes == sorted(sizes) and 2 < (sizes[3] - sizes[0]) / (sizes[2] - sizes[0]) < 5
-    assert half.memory(1024, 1024) < sizes[3]
-    assert nst.FeatureExtractor(layers=["relu1_1"]).memory(512, 512) < half.memory(512, 512)
+    assert nst.step_memory(half, 1024, 1024) < sizes[3]
+    assert nst.step_memory(nst.FeatureExtractor(layers=["relu1_1"]), 512, 512) < nst.step_memory(half, 512, 512)
 
 
 def test_what_cannot_fit_is_said_before_it_starts(picture, painting, monkeypatch):
-    limit = nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2")).memory(48, 64)
+    limit = nst.step_memory(nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2")), 48, 64)
     monkeypatch.setattr(nst, "available_memory", lambda device: limit)
     nst.StyleObjective(picture, painting)  # exactly
     with pytest.raises(ValueError, match=r"128 x 96 pixels with vgg19_compact take about .* GB, but .* GB are free: "
@@ -311,6 +333,14 @@ def test_what_cannot_fit_is_said_before_it_starts(picture, painting, monkeypatch
     assert nst.stylize(picture, painting, size=size, steps=1, show_progress=False).image.shape[-1] == size
     with pytest.raises(ValueError, match="largest size"):
         nst.stylize(picture, painting, size=size + 4, steps=1, show_progress=False)
+
+
+def test_a_batch_takes_the_memory_of_all_its_pictures(picture, painting, monkeypatch):
+    extractor = nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2"))
+    monkeypatch.setattr(nst, "available_memory", lambda device: 2 * nst.step_memory(extractor, 48, 64))
+    nst.StyleObjective(torch.cat([picture] * 2), painting, extractor=extractor)
+    with pytest.raises(ValueError, match="64 x 48 pixels .* the largest size that can fit"):
+        nst.StyleObjective(torch.cat([picture] * 3), painting, extractor=extractor)
 
 
 def test_memory_is_unknown_where_nobody_tells():

@@ -193,7 +193,7 @@ def test_bad_settings_are_refused_and_change_nothing(live):
         run.configure(optimiser="adam")
     with pytest.raises(TypeError, match="no setting 'optimiser'.*optimizer"):
         live(optimiser="adam")
-    with pytest.raises(ValueError, match="not 'vgg18'"):
+    with pytest.raises(ValueError, match="no arch 'vgg18'"):
         live(arch="vgg18")
     run.configure(seed=3, weights=None, content_layers=["relu3_1"])  # of the run, the network and the objective
     run.configure(seed=0, weights="DEFAULT", content_layers=None)
