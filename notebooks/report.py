@@ -232,18 +232,23 @@ def plot_losses(histories: Mapping[str, Sequence[Mapping[str, float]]] | Sequenc
     return figure
 
 
-def claim_table(claims: Sequence[tuple[str, str, str, bool]]):
-    """A Markdown table of (claim, who made it, what was measured, whether it holds), for the end of a notebook."""
+def claim_table(claims: Sequence[tuple[str, str, str, bool | None]]):
+    """A Markdown table of (claim, who made it, what was measured, whether it holds), for the end of a notebook.
+
+    None stands for a claim that the measurement can't decide, such as one whose answer hangs on how numbers are rounded.
+    """
     from IPython.display import Markdown
-    lines = [f"| {_markdown(claim)} | {_markdown(who)} | {_markdown(measured)} | {'yes' if holds else '**no**'} |"
+    words = {True: "yes", False: "**no**", None: "undecided"}
+    lines = [f"| {_markdown(claim)} | {_markdown(who)} | {_markdown(measured)} | {words[holds]} |"
              for claim, who, measured, holds in claims]
     return Markdown("\n".join(["| claim | made by | measured | holds |", "|---|---|---|---|", *lines]))
 
 
-def print_claims(claims: Sequence[tuple[str, str, str, bool]]) -> None:
+def print_claims(claims: Sequence[tuple[str, str, str, bool | None]]) -> None:
     """Print which claims of a `claim_table` hold, without numbers: what a test of the notebook compares."""
+    words = {True: "holds:         ", False: "does not hold:", None: "undecided:     "}
     for claim, _, _, holds in claims:
-        print("holds:         " if holds else "does not hold:", claim)
+        print(words[holds], claim)
 
 
 def _markdown(text: str) -> str:

@@ -142,11 +142,11 @@ def test_loss_curves_of_one_and_of_several_runs():
 
 
 def test_claims_become_a_table(capsys):
-    claims = [("smoother", "Gatys", "TV 0.1", True), ("|a|\nfaster $1", "all", "relu4_1 3 s", False)]
+    claims = [("smoother", "Gatys", "TV 0.1", True), ("|a|\nfaster $1", "all", "relu4_1 3 s", False), ("c", "d", "e", None)]
     assert claim_table(claims).data.splitlines()[2:] == [
-        "| smoother | Gatys | TV 0.1 | yes |", r"| \|a\| faster \$1 | all | relu4_1 3 s | **no** |"]
-    print_claims(claims[:1] + [("faster", "all", "3 s", False)])
-    assert capsys.readouterr().out.splitlines() == ["holds:          smoother", "does not hold: faster"]
+        "| smoother | Gatys | TV 0.1 | yes |", r"| \|a\| faster \$1 | all | relu4_1 3 s | **no** |", "| c | d | e | undecided |"]
+    print_claims([("smoother", "Gatys", "TV 0.1", np.True_), ("faster", "all", "3 s", False), ("equal", "all", "3 s", None)])
+    assert capsys.readouterr().out.splitlines() == ["holds:          smoother", "does not hold: faster", "undecided:      equal"]
 
 
 @pytest.mark.parametrize("cell", [1.05, 2.2, 4.5])
