@@ -1,18 +1,19 @@
-"""What is trained: pictures as a data set, the decoders of AdaIN, checkpoints, files of weights.
+"""What is trained: pictures as a data set, encoders taught by VGG-16, the decoders of AdaIN, checkpoints, files of weights.
 
 For whoever makes new weights, on a CPU, a GPU or several (Hugging Face Accelerate). Not for using them: the networks live in
 nst_utils, curves and contact sheets in report, many runs to compare in experiments. A new training loss is a term of
-`AdaINLosses`; another kind of network to train gets a function beside `train_adain`, on the same pictures and checkpoints.
+`AdaINLosses` or `EncoderLosses`; another kind of network to train gets a function beside `train_adain`, on the same loop.
 """
 from __future__ import annotations
 
+import copy
 import io
 import math
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def read_checkpoint(path, arch: str) -> tuple[dict, str]:
             problems.append(str(error))
             continue
         if state.get("arch") != arch:
-            raise ValueError(f"{one} is no checkpoint of an AdaIN on {arch}, but of {state.get('arch', 'something else')}.")
+            raise ValueError(f"{one} is no checkpoint of {arch}, but of {state.get('arch', 'something else')}.")
         return state, " ".join([*problems, f"Resumed at step {state['step']} from {one.name}."])
     if problems:
         raise ValueError(" ".join(problems))
@@ -155,6 +156,215 @@ def _as_bytes(state: Mapping) -> memoryview:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getbuffer()
+
+
+# --- The loop of every training ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One update of what is trained."""
+
+    index: int  # updates made so far, this one included
+    losses: dict[str, float]  # "total" and its terms for this batch, before the update
+    seconds: float  # of training so far, those before a resumption included
+    skipped: int  # pictures left out so far because they can't be read or are smaller than a crop
+    note: str = ""  # on the first step after a resumption: from where
+
+    @property
+    def summary(self) -> str:
+        """The first two terms, for a bar over the steps, see nst_utils.progress."""
+        return ", ".join(f"{term} {value:.4g}" for term, value in list(self.losses.items())[:2])
+
+
+def _updates(losses: nn.Module, trained: nn.Module, pictures: Sequence[PictureCrops], weights: Mapping[str, float], *, arch: str,
+             steps: int, batch: int, rate: Callable[[float], float], clip: float, checkpoint, checkpoint_every: int, seed: int,
+             workers: int | None, accelerator: Accelerator | None) -> Iterator[TrainingStep]:
+    """Minimise the weighted terms that `losses` gives for a batch of each of `pictures`, over the parameters of `trained`.
+
+    rate: the learning rate of Adam after a share of the steps. clip: the largest norm of a gradient. The others: `train_adain`.
+    """
+    if workers is None:
+        able = multiprocessing.get_start_method() == "fork" and not multiprocessing.current_process().daemon
+        workers = min(4, (os.cpu_count() or 1) // 2) if able else 0
+    accelerator = accelerator or Accelerator()
+    optimizer = torch.optim.Adam(trained.parameters())
+    state, note = read_checkpoint(checkpoint, arch)
+    done, before = state.get("step", 0), state.get("seconds", 0.0)
+    if state:
+        trained.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+    together = batch * accelerator.num_processes  # crops of a step: Accelerate deals out batches to processes in turn
+    loader = DataLoader(StackDataset(*pictures), batch, sampler=range(done * together, steps * together),
+                        num_workers=workers, generator=_generator(seed))  # else it draws from the global one
+    model, optimizer, loader = accelerator.prepare(losses, optimizer, loader)
+    start = time.perf_counter()
+    for step, crops in enumerate(loader, done):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step / steps)
+        terms = model(*crops)
+        terms["total"] = sum(weights[term] * loss for term, loss in terms.items())
+        values = accelerator.reduce(torch.stack([*terms.values()]).detach(), "mean").tolist()
+        optimizer.zero_grad()
+        accelerator.backward(terms["total"])
+        gradient = torch.nn.utils.clip_grad_norm_(trained.parameters(), clip).item()
+        if not all(map(math.isfinite, [*values, gradient])):  # before the update: what is trained stays as good as it was
+            raise FloatingPointError(f"The loss of step {step + 1} or its gradient is not finite: training stopped; lower the "
+                                     f"learning rate and go on from the last checkpoint.")
+        optimizer.step()
+        seconds = before + time.perf_counter() - start
+        if checkpoint and accelerator.is_main_process and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            write_checkpoint(checkpoint, {"arch": arch, "step": step + 1, "seconds": seconds,
+                                          "weights": trained.state_dict(), "optimizer": optimizer.state_dict()})
+        yield TrainingStep(step + 1, dict(zip(terms, values)), seconds, sum(source.skipped for source in pictures), note)
+        note = ""
+
+
+def save_weights(network: nn.Module, path) -> Path:
+    """Write a plain state dict in half precision, which `AdaIN.pretrained(path=...)` and `weights=...` read; return the path."""
+    path = Path(path)
+    with nst.replacing(path) as temporary:
+        temporary.write_bytes(_as_bytes({name: value.cpu().half() for name, value in network.state_dict().items()}))
+    return path
+
+
+# --- Encoders ---------------------------------------------------------------------------------------------------------
+
+ENCODER_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
+                  "conv5_1")
+SLOPE = 0.2  # of the ReLU through which maps are compared: where a channel is off, its error still has a gradient
+
+
+def encoder_teacher(weights="DEFAULT", *, precision: str = "auto", device=None) -> nst.FeatureExtractor:
+    """VGG-16 with the maps of ENCODER_LAYERS and what each of these reads; it pads by reflection, as its students do."""
+    names = list(nst.layer_nodes(nst.load_network("vgg16_compact", weights=None)))
+    read = [names[names.index(layer) - 1] for layer in ENCODER_LAYERS[1:]]
+    teacher = nst.FeatureExtractor("vgg16", [*ENCODER_LAYERS, *read], weights=weights, precision=precision, device=device)
+    for convolution in filter(lambda module: isinstance(module, nn.Conv2d), teacher.modules()):
+        convolution.padding_mode = "reflect"
+    return teacher
+
+
+def _convolutions(extractor: nst.FeatureExtractor) -> list[nn.Module]:
+    """The modules of ENCODER_LAYERS in order: convolutions, of a student most with a bottleneck before them."""
+    return [module for module in extractor.body.children() if isinstance(module, nn.Conv2d | nn.Sequential)]
+
+
+class EncoderLosses(nn.Module):
+    """How far the maps of a student are from those of its teacher, for crops (N, 3, H, W), summed over ENCODER_LAYERS.
+
+    error: squared error through a leaky ReLU, as a share of the teacher's variance. gram: relative error of Gram matrices after
+    the ReLU. `learner` is a copy of the student, in which the maps of each layer are divided by the teacher's root mean square
+    there (`units`): all layers then learn at the same rate. `hand_back` gives the student what the learner has learnt.
+    """
+
+    def __init__(self, student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]):
+        super().__init__()
+        self.student, self.teacher, self.learner = student, teacher, copy.deepcopy(student).requires_grad_(True)
+        squares, variances = torch.zeros(2, len(ENCODER_LAYERS), dtype=torch.float64)
+        with torch.no_grad():
+            for picture in pictures:
+                maps = teacher(picture)
+                for k, layer in enumerate(ENCODER_LAYERS):
+                    flat = nst.full(maps[layer])[0].flatten(1)
+                    squares[k] += flat.relu().square().mean().item() / len(pictures)
+                    variances[k] += F.leaky_relu(flat, SLOPE).var(1).mean().item() / len(pictures)
+        device = teacher.mean.device
+        self.learner.register_buffer("units", squares.sqrt().float().to(device))
+        self.learner.register_buffer("variances", (variances / squares).float().to(device))
+        self.take_over()
+
+    @torch.no_grad()
+    def take_over(self) -> None:
+        """Give the learner the student's weights, in its own units."""
+        self._copy(self.student, self.learner, 1 / self.learner.units)
+
+    @torch.no_grad()
+    def hand_back(self) -> None:
+        self._copy(self.learner, self.student, self.learner.units)
+
+    @staticmethod
+    def _copy(source: nst.FeatureExtractor, target: nst.FeatureExtractor, factors: Tensor) -> None:
+        """Copy weights so that the maps of layer k come out multiplied by factors[k]."""
+        target.body.load_state_dict(source.body.state_dict())
+        for convolution, factor, before in zip(_convolutions(target), factors, [1.0, *factors]):
+            convolution = convolution[-1] if isinstance(convolution, nn.Sequential) else convolution
+            convolution.weight.mul_(factor / before)
+            convolution.bias.mul_(factor)
+
+    def forward(self, crops: Tensor) -> dict[str, Tensor]:
+        units, variances = self.learner.units, self.learner.variances
+        with torch.no_grad():
+            wanted = [nst.full(maps) / unit for maps, unit in zip(map(self.teacher(crops).get, ENCODER_LAYERS), units)]
+        rounded = {name: value.to(self.teacher.dtype) for name, value in self.learner.body.named_parameters()}
+        normalised = ((crops - self.learner.mean) / self.learner.std).to(self.teacher.dtype, memory_format=torch.channels_last)
+        maps = torch.func.functional_call(self.learner.body, rounded, (normalised,))
+        maps = [nst.full(maps[layer]) for layer in ENCODER_LAYERS]
+        errors = [(F.leaky_relu(own, SLOPE) - F.leaky_relu(other, SLOPE)).square().mean() for own, other in zip(maps, wanted)]
+        grams = [nst.relative_error(nst.gram(own.relu()), nst.gram(other.relu())).mean() for own, other in zip(maps, wanted)]
+        return {"error": (torch.stack(errors) / variances).sum(), "gram": sum(grams)}
+
+
+@torch.no_grad()
+def start_from_teacher(student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]) -> None:
+    """Give a student of shape "vgg16_compact" its teacher's convolutions, each reading the first principal directions (of the
+    matrix of second moments over `pictures`, (1, 3, H, W) each) of what the teacher's reads."""
+    moments = dict.fromkeys(ENCODER_LAYERS[1:], 0)
+    for picture in pictures:
+        maps = teacher(picture)
+        for layer, before in zip(moments, teacher.layers[len(ENCODER_LAYERS):]):
+            moments[layer] = moments[layer] + nst.gram(maps[before])[0].double()
+    for layer, own, learnt in zip(ENCODER_LAYERS, _convolutions(student), _convolutions(teacher)):
+        kernel, bias = learnt.weight.float(), learnt.bias.float()
+        if isinstance(own, nn.Sequential):
+            bottleneck, own = own
+            directions = torch.linalg.eigh(moments[layer]).eigenvectors[:, -bottleneck.out_channels:].float()
+            bottleneck.weight.copy_(directions.T[..., None, None])
+            kernel = torch.einsum("ochw, ck -> okhw", kernel, directions)
+        own.weight.copy_(kernel)
+        own.bias.copy_(bias)
+
+
+def train_encoder(student: nst.FeatureExtractor, sources, *, teacher: nst.FeatureExtractor | None = None, steps: int = 16000,
+                  batch: int = 8, size: int = 320, crop: int = 96, learning_rate: float = 1e-3, gram_weight: float = 0.5,
+                  begin: int = 140, checkpoint=None, checkpoint_every: int = 200, seed: int = 0, workers: int | None = None,
+                  accelerator: Accelerator | None = None) -> Iterator[TrainingStep]:
+    """Train `student`, a float32 FeatureExtractor "vgg16_compact" with ENCODER_LAYERS, and yield a TrainingStep after each
+    update; the student has learnt what the step says whenever the caller looks.
+
+    sources: a folder of pictures, or several, drawn from in turn. teacher: None takes `encoder_teacher()`.
+    gram_weight: weight beside the error, see EncoderLosses. learning_rate: falls to 0 along half a cosine.
+    begin: from so many pictures the student takes its first weights (`start_from_teacher`); 0 lets it go on from those it has.
+    The others, and what is raised: as in `train_adain`; a checkpoint carries a training through a break as there.
+    """
+    teacher = teacher or encoder_teacher()
+    whole = PictureCrops(sources, size, min(size, 224), seed)
+    pictures = [whole[number][None].to(teacher.mean.device) for number in range(begin or 140)]
+    if begin:
+        start_from_teacher(student, teacher, pictures)
+    losses = EncoderLosses(student, teacher, pictures[::7])
+    rate = lambda share: learning_rate * (1 + math.cos(math.pi * share)) / 2  # noqa: E731
+    crops, weights = PictureCrops(sources, size, crop, seed + 1), {"error": 1.0, "gram": gram_weight}
+    for step in _updates(losses, losses.learner, [crops], weights, arch=student.arch, steps=steps, batch=batch, rate=rate,
+                         clip=5.0, checkpoint=checkpoint, checkpoint_every=checkpoint_every, seed=seed, workers=workers,
+                         accelerator=accelerator):
+        losses.hand_back()
+        yield step
+
+
+@torch.no_grad()
+def encoder_errors(student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, crops: Tensor) -> dict[str, tuple[float, float]]:
+    """Layer -> the share of the teacher's variance after the ReLU that the student leaves unexplained over crops (N, 3, H, W),
+    and the mean relative error of its Gram matrices."""
+    sums = {layer: torch.zeros(3, dtype=torch.float64) for layer in ENCODER_LAYERS}
+    for part in crops.split(8):
+        own, learnt = student(part), teacher(part)
+        for layer, sum_ in sums.items():
+            maps, wanted = nst.full(own[layer]).relu(), nst.full(learnt[layer]).relu()
+            grams = nst.relative_error(nst.gram(maps), nst.gram(wanted))
+            spread = wanted - wanted.mean((0, 2, 3), keepdim=True)
+            sum_ += torch.stack([(maps - wanted).square().sum(), spread.square().sum(), grams.sum()]).cpu().double()
+    return {layer: ((error / variance).item(), gram.item() / len(crops)) for layer, (error, variance, gram) in sums.items()}
 
 
 # --- Decoders of AdaIN ------------------------------------------------------------------------------------------------
@@ -190,22 +400,6 @@ class AdaINLosses(nn.Module):
                 "style": torch.stack(layers).mean(), "identity": F.mse_loss(same, content[:half])}
 
 
-@dataclass(frozen=True)
-class TrainingStep:
-    """One update of a decoder."""
-
-    index: int  # updates made so far, this one included
-    losses: dict[str, float]  # "total", "content", "style", "identity" of this batch, before the update
-    seconds: float  # of training so far, those before a resumption included
-    skipped: int  # pictures left out so far because they can't be read or are smaller than a crop
-    note: str = ""  # on the first step after a resumption: from where
-
-    @property
-    def summary(self) -> str:
-        """For a bar over the steps, see nst_utils.progress."""
-        return f"content {self.losses['content']:.4g}, style {self.losses['style']:.4g}"
-
-
 def train_adain(network: nst.AdaIN, contents, styles, *, steps: int = 8000, batch: int = 8, size: int = 288, crop: int = 128,
                 learning_rate: float = 5e-4, style_weight: float = 10.0, identity_weight: float = 20.0, checkpoint=None,
                 checkpoint_every: int = 500, seed: int = 0, workers: int | None = None,
@@ -227,50 +421,13 @@ def train_adain(network: nst.AdaIN, contents, styles, *, steps: int = 8000, batc
     # The paper takes size 512, crop 256, 160,000 steps, Adam at 1e-4, and no identity loss.
     if not 16 <= crop <= size:
         raise ValueError(f"crop is at least 16 and at most size, not {crop} with a size of {size}.")
-    if workers is None:
-        able = multiprocessing.get_start_method() == "fork" and not multiprocessing.current_process().daemon
-        workers = min(4, (os.cpu_count() or 1) // 2) if able else 0
     photographs, paintings = (PictureCrops(source, size, crop, seed + stream) for stream, source in enumerate((contents, styles)))
-    accelerator = accelerator or Accelerator()
-    optimizer = torch.optim.Adam(network.decoder.parameters(), lr=learning_rate)
-    state, note = read_checkpoint(checkpoint, network.arch)
-    done, before = state.get("step", 0), state.get("seconds", 0.0)
-    if state:
-        network.decoder.load_state_dict(state["decoder"])
-        optimizer.load_state_dict(state["optimizer"])
-    together = batch * accelerator.num_processes  # crops of a step: Accelerate deals out batches to processes in turn
-    loader = DataLoader(StackDataset(photographs, paintings), batch, sampler=range(done * together, steps * together),
-                        num_workers=workers, generator=_generator(seed))  # else it draws from the global one
-    model, optimizer, loader = accelerator.prepare(AdaINLosses(network), optimizer, loader)
     weights = {"content": 1.0, "style": style_weight, "identity": identity_weight}  # a new term of AdaINLosses needs its weight
-    start = time.perf_counter()
-    for step, crops in enumerate(loader, done):
-        for group in optimizer.param_groups:  # constant, then falling to 0 over the last half; the paper's stays constant
-            group["lr"] = learning_rate * min(1.0, 2 * (1 - step / steps))
-        losses = model(*crops)
-        losses["total"] = sum(weights[term] * loss for term, loss in losses.items())
-        values = accelerator.reduce(torch.stack([*losses.values()]).detach(), "mean").tolist()
-        optimizer.zero_grad()
-        accelerator.backward(losses["total"])
-        gradient = torch.nn.utils.get_total_norm([value.grad for value in network.decoder.parameters()]).item()
-        if not all(map(math.isfinite, [*values, gradient])):  # before the update: the decoder stays as good as it was
-            raise FloatingPointError(f"The loss of step {step + 1} or its gradient is not finite: training stopped; lower the "
-                                     f"learning rate and go on from the last checkpoint.")
-        optimizer.step()
-        seconds = before + time.perf_counter() - start
-        if checkpoint and accelerator.is_main_process and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-            write_checkpoint(checkpoint, {"arch": network.arch, "step": step + 1, "seconds": seconds,
-                                          "decoder": network.decoder.state_dict(), "optimizer": optimizer.state_dict()})
-        yield TrainingStep(step + 1, dict(zip(losses, values)), seconds, photographs.skipped + paintings.skipped, note)
-        note = ""
-
-
-def save_decoder(network: nst.AdaIN, path) -> Path:
-    """Write the decoder as a plain state dict in half precision, which `AdaIN.pretrained(path=...)` reads; return the path."""
-    path = Path(path)
-    with nst.replacing(path) as temporary:
-        temporary.write_bytes(_as_bytes({name: value.cpu().half() for name, value in network.decoder.state_dict().items()}))
-    return path
+    # constant, then falling to 0 over the last half; the paper's stays constant
+    rate = lambda share: learning_rate * min(1.0, 2 * (1 - share))  # noqa: E731
+    yield from _updates(AdaINLosses(network), network.decoder, [photographs, paintings], weights, steps=steps, batch=batch,
+                        arch=f"an AdaIN on {network.arch}", rate=rate, clip=math.inf, checkpoint=checkpoint,
+                        checkpoint_every=checkpoint_every, seed=seed, workers=workers, accelerator=accelerator)
 
 
 def published_adain(folder, *, precision: str = "auto", device=None) -> nst.AdaIN:

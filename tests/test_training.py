@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_network_is_refused(folders, tmp_path):
     torch.save({"arch": "vgg19", "step": 5}, path)
     with pytest.raises(ValueError, match="no checkpoint of an AdaIN on vgg19_compact, but of vgg19"):
         train(folders, checkpoint=path)
-    training.save_decoder(nst.AdaIN(precision="float32"), path)
+    training.save_weights(nst.AdaIN(precision="float32").decoder, path)
     with pytest.raises(ValueError, match="no checkpoint .*something else"):
         train(folders, checkpoint=path)
 
@@ -186,7 +186,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(folders, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="checkpoint.pt can't be written .No space left.*nothing was changed"):
         train(folders, steps=3, checkpoint=path, checkpoint_every=1)
     with pytest.raises(OSError, match="decoder.pt can't be written"):
-        training.save_decoder(nst.AdaIN(precision="float32"), tmp_path / "decoder.pt")
+        training.save_weights(nst.AdaIN(precision="float32").decoder, tmp_path / "decoder.pt")
     assert (path.read_bytes(), sorted(tmp_path.iterdir())) == kept
 
 
@@ -366,7 +366,7 @@ def test_a_daemonic_process_trains_without_workers(folders, monkeypatch):
 
 
 def test_a_saved_decoder_is_read_again(adain, picture, painting, tmp_path):
-    path = training.save_decoder(adain, tmp_path / "deep" / "decoder.pt")
+    path = training.save_weights(adain.decoder, tmp_path / "deep" / "decoder.pt")
     again = nst.AdaIN.pretrained(path=path, precision="float32")
     assert torch.allclose(again.stylize(picture, painting), adain.stylize(picture, painting), atol=5e-3)  # half precision
     assert path.stat().st_size < 2 * 2**20 and [*path.parent.iterdir()] == [path]
@@ -423,3 +423,96 @@ def test_published_files_are_loaded_safely(published_files, tmp_path):
     torch.save(decoder, tmp_path / "decoder.pth")  # a pickled module: loading it would run code
     with pytest.raises(ValueError, match="decoder.pth can't be read as weights"):
         training.published_adain(tmp_path)
+
+
+# --- encoders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return training.encoder_teacher(None, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A folder of pictures that are large enough for a VGG."""
+    draw, folder = torch.Generator().manual_seed(2), tmp_path_factory.mktemp("wide")
+    for index in range(8):
+        coarse = torch.rand(1, 3, 9, 11, generator=draw)
+        nst.save_image(nn.functional.interpolate(coarse, (48, 56 + index), mode="bicubic").clamp(0, 1), folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crops(wide):
+    return torch.cat([nst.load_image(path)[..., :32, :32] for path in sorted(wide.iterdir())])
+
+
+def pupil(seed=0):
+    return nst.FeatureExtractor("vgg16_compact", training.ENCODER_LAYERS, weights=None, precision="float32", seed=seed)
+
+
+def teach(wide, teacher, student, **options):
+    options = dict(steps=4, batch=2, size=40, crop=32, begin=4, workers=0, accelerator=Accelerator(cpu=True)) | options
+    return training.train_encoder(student, wide, teacher=teacher, **options)
+
+
+def close(maps, wanted, share=1e-3):
+    assert (maps - wanted).abs().max() < share * wanted.abs().max()
+
+
+def test_a_student_begins_close_to_its_teacher_where_few_directions_say_most(crops, teacher):
+    student = pupil()
+    untaught = training.encoder_errors(student, teacher, crops)
+    training.start_from_teacher(student, teacher, list(crops.split(1)))
+    taught = training.encoder_errors(student, teacher, crops)
+    assert taught["conv1_1"][0] < 1e-9 and taught["conv1_2"][0] < 0.05  # the first convolution is the teacher's own
+    assert all(0.9 * taught[layer][0] < untaught[layer][0] for layer in taught) and taught["conv2_1"][0] < 0.5
+
+
+def test_a_student_that_is_its_teacher_has_no_error(crops, teacher):
+    assert all(value == (0, 0) for value in training.encoder_errors(teacher, teacher, crops).values())
+
+
+def test_the_teacher_pads_by_reflection(teacher):
+    maps = teacher(torch.full((1, 3, 32, 32), 0.3))["conv3_1"]
+    assert maps.flatten(2).std(2).max() < 1e-4 * maps.abs().max()
+
+
+def test_units_change_nothing_but_the_units(crops, teacher):
+    student = pupil()
+    training.start_from_teacher(student, teacher, list(crops.split(1)))
+    before = student(crops)
+    losses = training.EncoderLosses(student, teacher, list(crops.split(1)))
+    maps = losses.learner(crops)
+    assert maps["conv1_1"].relu().square().mean().item() == pytest.approx(1, rel=1e-3)
+    for layer, unit in zip(training.ENCODER_LAYERS, losses.learner.units):
+        close(maps[layer] * unit, before[layer])
+    losses.hand_back()
+    for layer, wanted in before.items():
+        close(student(crops)[layer], wanted)
+
+
+def test_a_student_learns_and_may_be_used_after_every_step(wide, crops, teacher):
+    student, errors = pupil(), []
+    for step in teach(wide, teacher, student, steps=40, learning_rate=3e-4):
+        if step.index in (1, 40):
+            errors.append(sum(error for error, _ in training.encoder_errors(student, teacher, crops).values()))
+    assert errors[1] < 0.9 * errors[0]
+    assert step.losses["total"] == pytest.approx(step.losses["error"] + 0.5 * step.losses["gram"], rel=1e-5)
+    assert step.summary.startswith("error ")
+
+
+def test_a_broken_training_of_an_encoder_goes_on_with_the_same_bits_and_its_weights_can_be_kept(wide, teacher, tmp_path, picture):
+    whole, resumed = pupil(), pupil(seed=7)
+    curve = list(teach(wide, teacher, whole))
+    run = teach(wide, teacher, pupil(), checkpoint=tmp_path / "c.pt", checkpoint_every=2)
+    assert [next(run).index for _ in range(2)] == [1, 2]
+    run.close()
+    rest = list(teach(wide, teacher, resumed, checkpoint=tmp_path / "c.pt"))
+    assert [step.losses for step in rest] == [step.losses for step in curve[2:]] and "Resumed at step 2" in rest[0].note
+    assert all(torch.equal(a, b) for a, b in zip(whole.body.state_dict().values(), resumed.body.state_dict().values()))
+    path = training.save_weights(nn.ModuleDict({"features": whole.body}), tmp_path / "student.pt")
+    read = nst.FeatureExtractor("vgg16_compact", ["conv3_1"], weights=path, precision="float32")
+    assert path.stat().st_size < 6_000_000
+    close(read(picture)["conv3_1"], whole(picture)["conv3_1"], 0.02)
