@@ -124,7 +124,8 @@ def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, interrupt
 
 @pytest.mark.parametrize("wrong, message", [
     ({"style_weight": -1.0}, "weight of style"), ({"arch": "vgg", "extractor": None}, "no arch 'vgg'"),
-    ({"steps": [2]}, "number of steps"), ({"statistic": "x"}, "not 'x'"), ({"style_layers": ["relu9_1"]}, "no layer"),
+    ({"steps": [2]}, "number of steps"), ({"statistic": "x"}, "not 'x'"),
+    ({"style_layers": ["relu9_1"]}, "layer of the extractor is one of .*, not"),
     ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"style_layer_weights": {"relu9_1": 1.0}}, "not 'relu9_1'"),
     ({"sizes": (32, 64)}, "one size"), ({"size": 8}, "at least 16")])
 def test_a_bad_cell_is_refused_before_the_first_step(common, monkeypatch, wrong, message):

@@ -273,7 +273,7 @@ def test_progress_goes_to_stdout_and_only_when_asked(picture, painting, network,
     ({"steps": 0}, "at least 1"), ({"style_weight": -1}, "weight of style"), ({"content_weight": math.nan}, "weight of content"),
     ({"tv_weight": math.inf}, "weight of tv"), ({"style_layer_weights": {"relu1_1": -1}}, "weight of style relu1_1"),
     ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"learning_rate": 0}, "above 0"), ({"scale": "big"}, "scale is"),
-    ({"style_layers": ["relu9_1"]}, "no layer 'relu9_1'"),
+    ({"style_layers": ["relu9_1"]}, "layer of the extractor is one of .*, not 'relu9_1'"),
     ({"style_layer_weights": {"relu9_1": 1}}, "not 'relu9_1'"), ({"start": "nois"}, "start is"),
     ({"size": 8}, "at least 16 on each side"),
 ])
