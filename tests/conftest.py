@@ -1,6 +1,8 @@
 """Small pictures and networks that the tests share; nothing here needs a network connection."""
 import os
 import tempfile
+import urllib.error
+import urllib.request
 
 # notebooks that run as tests export their figures into a folder of their own, not over the committed ones
 os.environ.setdefault("NST_FIGURES", tempfile.mkdtemp(prefix="nst-figures-"))
@@ -46,3 +48,14 @@ def interrupt_at(monkeypatch):
             return evaluate(*arguments, **options)
         monkeypatch.setattr(nst, "_evaluate", interrupted)
     return at
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """No web, and an empty cache of torch.hub; gives its folder of checkpoints."""
+    def no_network(*_, **__):
+        raise urllib.error.URLError("no network in tests")
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(torch.hub, "urlopen", no_network)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"

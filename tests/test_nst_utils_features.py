@@ -1,8 +1,6 @@
 import concurrent.futures
 import pickle
 import shutil
-import urllib.error
-import urllib.request
 
 import pytest
 import torch
@@ -169,16 +167,10 @@ ARCH = "squeezenet1_1"  # the smallest file among torchvision's
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty cache folder of torch.hub without a network; gives the path at which torchvision looks."""
-    def no_network(*_, **__):
-        raise urllib.error.URLError("no network in tests")
-    monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    monkeypatch.setattr(torch.hub, "urlopen", no_network)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
-    url = nst.torchvision.models.get_model_weights(ARCH).DEFAULT.url
-    return tmp_path / "checkpoints" / url.rpartition("/")[2]
+def cache(offline):
+    """Without a network: the path at which torchvision looks for its weights."""
+    offline.mkdir(parents=True)
+    return offline / nst.torchvision.models.get_model_weights(ARCH).DEFAULT.url.rpartition("/")[2]
 
 
 def test_cached_weights_are_loaded_by_torchvision(cache):
