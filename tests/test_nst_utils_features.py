@@ -170,7 +170,7 @@ ARCH = "squeezenet1_1"  # the smallest file among torchvision's
 def cache(offline):
     """Without a network: the path at which torchvision looks for its weights."""
     offline.mkdir(parents=True)
-    return offline / nst.torchvision.models.get_model_weights(ARCH).DEFAULT.url.rpartition("/")[2]
+    return offline / nst.models.get_model_weights(ARCH).DEFAULT.url.rpartition("/")[2]
 
 
 def test_cached_weights_are_loaded_by_torchvision(cache):
@@ -248,6 +248,17 @@ def test_weights_from_a_path(tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "g.pth").read_bytes()[:5000])
     with pytest.raises(ValueError, match="can't be read as weights"):
         nst.load_network("googlenet", weights=tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("arch, layer", [("vgg11", "relu2_1"), ("resnet18", "layer1")])
+def test_a_network_that_somebody_built_is_copied_with_its_weights(arch, layer):
+    network = nst.load_network(arch, weights=None, seed=3).train()
+    extractor = nst.FeatureExtractor(network, (layer,), precision="float32", pooling="avg")
+    named = nst.FeatureExtractor(arch, (layer,), weights=None, seed=3, precision="float32", pooling="avg")
+    assert torch.equal(extractor(IMAGE)[layer], named(IMAGE)[layer]) and extractor.arch == type(network).__name__
+    assert all(value.requires_grad for value in network.parameters()) and network.training  # left as it was
+    assert any(isinstance(module, torch.nn.MaxPool2d) for module in network.modules())
+    assert torch.equal(pickle.loads(pickle.dumps(extractor))(IMAGE)[layer], extractor(IMAGE)[layer])
 
 
 @pytest.mark.parametrize("arch, layer", [("vgg19_compact", "relu2_1"), ("resnet18", "layer1")])
