@@ -251,21 +251,23 @@ def _convolutions(extractor: nst.FeatureExtractor) -> list[nn.Module]:
 
 
 class EncoderLosses(nn.Module):
-    """How far the maps of a student are from those of its teacher, for crops (N, 3, H, W), summed over ENCODER_LAYERS.
+    """How far the maps of a student are from those of its teacher, for crops (N, 3, H, W), summed over `layers`.
 
     error: squared error through a leaky ReLU, as a share of the teacher's variance. gram: relative error of Gram matrices after
     the ReLU. `learner` is a copy of the student, in which the maps of each layer are divided by the teacher's root mean square
     there (`units`): all layers then learn at the same rate. `hand_back` gives the student what the learner has learnt.
     """
 
+    layers = ENCODER_LAYERS
+
     def __init__(self, student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]):
         super().__init__()
         self.student, self.teacher, self.learner = student, teacher, copy.deepcopy(student).requires_grad_(True)
-        squares, variances = torch.zeros(2, len(ENCODER_LAYERS), dtype=torch.float64)
+        squares, variances = torch.zeros(2, len(self.layers), dtype=torch.float64)
         with torch.no_grad():
             for picture in pictures:
                 maps = teacher(picture)
-                for k, layer in enumerate(ENCODER_LAYERS):
+                for k, layer in enumerate(self.layers):
                     flat = nst.full(maps[layer])[0].flatten(1)
                     squares[k] += flat.relu().square().mean().item() / len(pictures)
                     variances[k] += F.leaky_relu(flat, SLOPE).var(1).mean().item() / len(pictures)
@@ -283,8 +285,7 @@ class EncoderLosses(nn.Module):
     def hand_back(self) -> None:
         self._copy(self.learner, self.student, self.learner.units)
 
-    @staticmethod
-    def _copy(source: nst.FeatureExtractor, target: nst.FeatureExtractor, factors: Tensor) -> None:
+    def _copy(self, source: nst.FeatureExtractor, target: nst.FeatureExtractor, factors: Tensor) -> None:
         """Copy weights so that the maps of layer k come out multiplied by factors[k]."""
         target.body.load_state_dict(source.body.state_dict())
         for convolution, factor, before in zip(_convolutions(target), factors, [1.0, *factors]):
@@ -295,14 +296,81 @@ class EncoderLosses(nn.Module):
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
         units, variances = self.learner.units, self.learner.variances
         with torch.no_grad():
-            wanted = [nst.full(maps) / unit for maps, unit in zip(map(self.teacher(crops).get, ENCODER_LAYERS), units)]
-        rounded = {name: value.to(self.teacher.dtype) for name, value in self.learner.body.named_parameters()}
+            wanted = [nst.full(maps) / unit for maps, unit in zip(map(self.teacher(crops).get, self.layers), units)]
+        rounded = {f"{place}.{name}": value.to(self.teacher.dtype) for place, module in self.learner.body.named_modules()
+                   if isinstance(module, nn.Conv2d) for name, value in module.named_parameters()}
         normalised = ((crops - self.learner.mean) / self.learner.std).to(self.teacher.dtype, memory_format=torch.channels_last)
         maps = torch.func.functional_call(self.learner.body, rounded, (normalised,))
-        maps = [nst.full(maps[layer]) for layer in ENCODER_LAYERS]
+        maps = self._compared(maps)
         errors = [(F.leaky_relu(own, SLOPE) - F.leaky_relu(other, SLOPE)).square().mean() for own, other in zip(maps, wanted)]
         grams = [nst.relative_error(nst.gram(own.relu()), nst.gram(other.relu())).mean() for own, other in zip(maps, wanted)]
         return {"error": (torch.stack(errors) / variances).sum(), "gram": sum(grams)}
+
+    def _compared(self, maps: Mapping[str, Tensor]) -> list[Tensor]:
+        """What the learner has for each of `layers`, in units."""
+        return [nst.full(maps[layer]) for layer in self.layers]
+
+
+class FamilyLosses(EncoderLosses):
+    """The same for a student of FAMILIES. A linear head for each layer of the teacher, of which the student keeps nothing, reads
+    the student's layer at the same stride; what the teacher has at a stride of one pixel, no family has."""
+
+    layers = ENCODER_LAYERS[2:]
+
+    def __init__(self, student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]):
+        super().__init__(student, teacher, pictures)
+        own, learnt = (network.shapes(64, 64) for network in (student, teacher))
+        self.learner.heads = nn.ModuleDict({layer: nn.Conv2d(own[self._source(layer)][0], learnt[layer][0], 1)
+                                            for layer in self.layers}).to(teacher.mean.device)
+
+    def _source(self, layer: str) -> str:
+        return self.student.layers[int(layer[4]) - 2]  # conv2_1: a stride of 2 pixels, the first of four
+
+    def _copy(self, source: nst.FeatureExtractor, target: nst.FeatureExtractor, factors: Tensor) -> None:
+        target.body.load_state_dict(source.body.state_dict())
+
+    def _compared(self, maps: Mapping[str, Tensor]) -> list[Tensor]:
+        return [self.learner.heads[layer](nst.full(maps[self._source(layer)])) for layer in self.layers]
+
+
+FAMILIES = {  # layers at strides of 2, 4, 8 and 16 pixels
+    "resnet_compact": ("relu", "layer1", "layer2", "layer3"),
+    "googlenet_compact": ("conv1", "conv3", "inception3b", "inception4c")}
+
+
+def family(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
+    """One of FAMILIES, as `arch` for nst_utils: torchvision's ResNet with few blocks, or its GoogLeNet, up to a stride of 16
+    pixels, padding by reflection. weights: as in FeatureExtractor; the default ones were taught like vgg16_compact."""
+    from torchvision.models import GoogLeNet, ResNet  # not above nst_utils, which makes torchvision importable
+    from torchvision.models.resnet import BasicBlock
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = (ResNet(BasicBlock, [2, 2, 1, 1]) if nst.one_of("arch", arch, FAMILIES) == "resnet_compact" else
+                   GoogLeNet(aux_logits=False, init_weights=False))
+    for name, module in list(network.named_modules()):
+        if name in ("layer4", "inception4d", "inception4e", "inception5a", "inception5b", "fc"):
+            setattr(network, name, nn.Identity())
+        elif isinstance(module, nn.Conv2d):
+            module.padding_mode = "reflect"
+    if weights is not None:
+        nst.load_weights(network, arch, nst.DATA / "weights" / f"{arch}.pt" if weights == "DEFAULT" else Path(weights))
+    return network.eval()
+
+
+@torch.no_grad()
+def start_normalised(student: nst.FeatureExtractor, pictures: Sequence[Tensor]) -> None:
+    """Let each batch normalisation take over mean and variance of what it reads from pictures (1, 3, H, W).
+
+    From then on they are constants: in training as in use, a map depends on its own picture only.
+    """
+    normalisations = [module for module in student.body.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in normalisations:
+        module.reset_running_stats()
+        module.momentum = None  # the mean over all pictures
+        module.train()
+    for picture in pictures:
+        student(picture)
+    student.eval()
 
 
 @torch.no_grad()
@@ -326,24 +394,28 @@ def start_from_teacher(student: nst.FeatureExtractor, teacher: nst.FeatureExtrac
 
 
 def train_encoder(student: nst.FeatureExtractor, sources, *, teacher: nst.FeatureExtractor | None = None, steps: int = 16000,
-                  batch: int = 8, size: int = 320, crop: int = 96, learning_rate: float = 1e-3, gram_weight: float = 0.5,
+                  batch: int = 4, size: int = 320, crop: int = 128, learning_rate: float = 1e-3, gram_weight: float = 0.5,
                   begin: int = 140, checkpoint=None, checkpoint_every: int = 200, seed: int = 0, workers: int | None = None,
                   accelerator: Accelerator | None = None) -> Iterator[TrainingStep]:
-    """Train `student`, a float32 FeatureExtractor "vgg16_compact" with ENCODER_LAYERS, and yield a TrainingStep after each
-    update; the student has learnt what the step says whenever the caller looks.
+    """Train `student`, a float32 FeatureExtractor "vgg16_compact" with ENCODER_LAYERS, or one of FAMILIES with its layers, and
+    yield a TrainingStep after each update; the student has learnt what the step says whenever the caller looks.
 
     sources: a folder of pictures, or several, drawn from in turn. teacher: None takes `encoder_teacher()`.
-    gram_weight: weight beside the error, see EncoderLosses. learning_rate: falls to 0 along half a cosine.
-    begin: from so many pictures the student takes its first weights (`start_from_teacher`); 0 lets it go on from those it has.
+    gram_weight: weight beside the error, see EncoderLosses. learning_rate: rises over 100 steps, then falls to 0 along a cosine.
+    crop: small ones are cheaper in the first layers, but in the deep ones they are all border, which whole pictures are not.
+    begin: from so many pictures the student takes its first weights (`start_from_teacher`), a family the statistics of its batch
+    normalisations (`start_normalised`); 0 lets it go on from those it has.
     The others, and what is raised: as in `train_adain`; a checkpoint carries a training through a break as there.
     """
     teacher = teacher or encoder_teacher()
     whole = PictureCrops(sources, size, min(size, 224), seed)
     pictures = [whole[number][None].to(teacher.mean.device) for number in range(begin or 140)]
+    chain = student.arch == "vgg16_compact"
     if begin:
-        start_from_teacher(student, teacher, pictures)
-    losses = EncoderLosses(student, teacher, pictures[::7])
-    rate = lambda share: learning_rate * (1 + math.cos(math.pi * share)) / 2  # noqa: E731
+        start_from_teacher(student, teacher, pictures) if chain else start_normalised(student, pictures)
+    losses = (EncoderLosses if chain else FamilyLosses)(student, teacher, pictures[::7])
+    # the first steps of Adam are as long as any, whatever the gradient: at full rate they would throw a good start back
+    rate = lambda share: learning_rate * min(1, 0.01 + share * steps / 100) * (1 + math.cos(math.pi * share)) / 2  # noqa: E731
     crops, weights = PictureCrops(sources, size, crop, seed + 1), {"error": 1.0, "gram": gram_weight}
     for step in _updates(losses, losses.learner, [crops], weights, arch=student.arch, steps=steps, batch=batch, rate=rate,
                          clip=5.0, checkpoint=checkpoint, checkpoint_every=checkpoint_every, seed=seed, workers=workers,
@@ -436,7 +508,7 @@ def published_adain(folder, *, precision: str = "auto", device=None) -> nst.AdaI
     These are the files of naoto0804/pytorch-AdaIN: plain state dicts of one chain each, in which a 1x1 convolution normalises
     the pixels and every convolution pads by reflection. precision, device: as in FeatureExtractor.
     """
-    from torchvision.models._utils import IntermediateLayerGetter  # not above nst_utils, which makes torchvision importable
+    from torchvision.models._utils import IntermediateLayerGetter
     from torchvision.models.vgg import cfgs
     network, chain, channels = nst.AdaIN("vgg19", weights=None, precision=precision, device=device), [nn.Conv2d(3, 3, 1)], 3
     for width in cfgs["E"][:-1]:  # VGG-19 up to relu5_4; "M" halves height and width

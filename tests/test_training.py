@@ -516,3 +516,27 @@ def test_a_broken_training_of_an_encoder_goes_on_with_the_same_bits_and_its_weig
     read = nst.FeatureExtractor("vgg16_compact", ["conv3_1"], weights=path, precision="float32")
     assert path.stat().st_size < 6_000_000
     close(read(picture)["conv3_1"], whole(picture)["conv3_1"], 0.02)
+
+
+@pytest.mark.parametrize("arch", training.FAMILIES)
+def test_a_family_learns_from_the_same_teacher_and_can_be_kept(arch, wide, crops, teacher, tmp_path, picture):
+    student = nst.FeatureExtractor(training.family(arch, weights=None), training.FAMILIES[arch], precision="float32")
+    strides = [32 // height for _, height, _ in student.shapes(32, 32).values()]
+    assert strides == [2, 4, 8, 16]
+    curve = [step.losses["total"] for step in teach(wide, teacher, student, steps=30, learning_rate=3e-3)]
+    assert sum(curve[-5:]) < 0.9 * sum(curve[:5])
+    path = training.save_weights(student.body, tmp_path / "family.pt")
+    assert path.stat().st_size < 4_000_000
+    read = nst.FeatureExtractor(training.family(arch, weights=path), training.FAMILIES[arch], precision="float32")
+    for layer, maps in read(picture).items():
+        close(maps, student(picture)[layer], 0.02)
+
+
+def test_batch_normalisations_start_from_pictures_and_stay_constant(crops):
+    student = nst.FeatureExtractor(training.family("resnet_compact", weights=None), ["layer1"], precision="float32")
+    training.start_normalised(student, list(crops.split(1)))
+    first = student.body.get_submodule("bn1")
+    read = student.body.get_submodule("conv1")((crops - student.mean) / student.std)
+    assert torch.allclose(first.running_mean, read.mean((0, 2, 3)), atol=1e-5) and not first.training
+    alone, together = student(crops[:1])["layer1"], student(crops)["layer1"][:1]
+    close(alone, together, 1e-4)
