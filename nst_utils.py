@@ -854,8 +854,7 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
 
 # --- 5. Feed-forward: the AdaIN network -------------------------------------------------------------------------------
 
-ADAIN_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-COMPACT_DECODER = (160, "U", 128, 96, 96, 64, "U", 48, 32, "U", 16, 3)  # "U" doubles height and width
+COMPACT_DECODER = ((160, 3), "U", (128, 3), (96, 3), (96, 3), (64, 3), "U", (48, 3), (32, 3), "U", (16, 3), (3, 3))
 MARGIN = 16  # pixels put around a picture and cut off its result, where the networks' own padding would show as a frame
 
 
@@ -892,37 +891,39 @@ def with_colours_of(image: Tensor, content: Tensor) -> Tensor:
 
 
 def _decoder(encoder: FeatureExtractor, seed: int) -> nn.Sequential:
-    """The layers of a VGG in reverse, padding by reflection, untrained."""
+    """The layers of a VGG in reverse, with its bottlenecks if it has any, padding by reflection, untrained."""
     if not isinstance(encoder.body, IntermediateLayerGetter):
         raise ValueError(f"AdaIN needs a VGG as its encoder, not {encoder.arch}.")
-    channels, widths = encoder.shapes(64, 64)[ADAIN_LAYERS[-1]][0], []
-    for module in reversed(encoder.body.values()):
-        read = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
-        widths += read[:1] or ["U"] * isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
-    widths = COMPACT_DECODER if encoder.arch == "vgg19_compact" else widths  # wider where it costs little
-    modules, generator = [], torch.Generator().manual_seed(seed)
-    for width in widths:
-        if width == "U":
+    entries, modules, generator = [], [], torch.Generator().manual_seed(seed)
+    for module in reversed(encoder.body.values()):  # "U" doubles height and width; (channels, side of the kernel) convolves
+        widths = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+        entries += ["U"] * isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
+        entries += [*((width, 1) for width in widths[:0:-1]), *((width, 3) for width in widths[:1])]
+    entries = COMPACT_DECODER if encoder.arch == "vgg19_compact" else entries  # wider where it costs little
+    channels = encoder.shapes(64, 64)[encoder.layers[-1]][0]
+    for entry in entries:
+        if entry == "U":
             modules.append(nn.Upsample(scale_factor=2, mode="nearest"))
-        else:
-            convolution, channels = nn.Conv2d(channels, width, 3), width
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu", generator=generator)
+            continue
+        width, side = entry
+        convolution, channels = nn.Conv2d(channels, width, side, bias=side > 1), width
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu" if side > 1 else "linear", generator=generator)
+        modules += [convolution] if side == 1 else [nn.ReflectionPad2d(1), convolution, nn.ReLU()]
+        if side > 1:
             nn.init.zeros_(convolution.bias)
-            modules += [nn.ReflectionPad2d(1), convolution, nn.ReLU()]
-    with torch.no_grad():  # begin with a nearly grey picture: anything wilder has to be unlearnt first
-        convolution.weight.mul_(0.1)
-        convolution.bias.fill_(0.5)
+    convolution.weight.detach().mul_(0.1)  # begin with a nearly grey picture: anything wilder has to be unlearnt first
+    nn.init.constant_(convolution.bias, 0.5)
     return nn.Sequential(*modules[:-1])  # no ReLU on the pixels
 
 
-def with_margin(image: Tensor) -> Tensor:
-    """The image with its edge repeated around it, so that both sides are multiples of the encoder's stride of 8."""
+def with_margin(image: Tensor, stride: int = 8) -> Tensor:
+    """The image with its edge repeated around it, so that both sides are multiples of the encoder's stride."""
     height, width = image.shape[-2:]
-    return F.pad(image, (MARGIN, MARGIN + -width % 8, MARGIN, MARGIN + -height % 8), mode="replicate")
+    return F.pad(image, (MARGIN, MARGIN + -width % stride, MARGIN, MARGIN + -height % stride), mode="replicate")
 
 
-def _shares(count: int, weights, masks, content: Tensor) -> list:
-    """How much of each style: numbers, or maps (1, 1, H, W) at relu4_1; they add up to 1 everywhere."""
+def _shares(count: int, weights, masks, content: Tensor, stride: int) -> list:
+    """How much of each style: numbers, or maps (1, 1, H, W) at the encoder's stride; they add up to 1 everywhere."""
     if weights is not None and masks is not None:
         raise ValueError("Several styles are mixed by weights or by masks, not by both.")
     parts = [1.0] * count if weights is None and masks is None else list(weights if masks is None else masks)
@@ -930,7 +931,8 @@ def _shares(count: int, weights, masks, content: Tensor) -> list:
         raise ValueError(f"There are {count} styles, but {len(parts)} {'weights' if masks is None else 'masks'}.")
     if masks is not None:
         shrink = functools.partial(F.interpolate, mode="bilinear", antialias=True)
-        parts = [shrink(with_margin(shrink(mask.to(content), content.shape[-2:])), scale_factor=1 / 8) for mask in parts]
+        parts = [with_margin(shrink(mask.to(content), content.shape[-2:]), stride) for mask in parts]
+        parts = [shrink(part, scale_factor=1 / stride) for part in parts]
         total = sum(parts)
         return [torch.where(total > 1e-3, part / total.clamp_min(1e-3), 1 / count) for part in parts]
     if min(parts) < 0 or not 0 < sum(parts) < math.inf:
@@ -941,14 +943,18 @@ def _shares(count: int, weights, masks, content: Tensor) -> list:
 class AdaIN(nn.Module):
     """Arbitrary style transfer in one pass: encode, give the content's maps the style's statistics, decode.
 
-    arch: a VGG; its layers up to relu4_1 are the fixed encoder. The decoder mirrors them with nearest-neighbour up-sampling and
-    reflection padding, without normalisation (Huang & Belongie 2017, section 5). `pretrained` loads a trained one.
+    arch: a VGG; its layers up to `layer`, one of STYLE_LAYERS, are the fixed encoder. The decoder mirrors them with
+    nearest-neighbour up-sampling and reflection padding, without normalisation (Huang & Belongie 2017, section 5). `pretrained`
+    loads a trained one. layers: those of STYLE_LAYERS up to `layer`, whose statistics are compared in training.
     seed: of the untrained decoder. device, network: as in FeatureExtractor.
     """
 
-    def __init__(self, arch: str = "vgg19_compact", *, seed: int = 0, device=None, **network):
+    def __init__(self, arch: str = "vgg19_compact", *, layer: str = "relu4_1", seed: int = 0, device=None, **network):
         super().__init__()
-        self.arch, self.encoder = arch, FeatureExtractor(arch, ADAIN_LAYERS, device=device, **network)
+        self.arch, self.layer = arch, one_of("layer", layer, STYLE_LAYERS)
+        self.layers = STYLE_LAYERS[:STYLE_LAYERS.index(layer) + 1]
+        self.stride = 2 ** (len(self.layers) - 1)
+        self.encoder = FeatureExtractor(arch, self.layers, device=device, **network)
         self.decoder = _decoder(self.encoder, seed).to(device or "cpu", memory_format=torch.channels_last)
 
     @classmethod
@@ -962,15 +968,15 @@ class AdaIN(nn.Module):
         return network.eval()
 
     def decode(self, maps: Tensor) -> Tensor:
-        """Maps (N, C, H, W) at relu4_1 -> images (N, 3, 8 H, 8 W), not clamped."""
+        """Maps (N, C, H, W) of `layer` -> images (N, 3, 8 H, 8 W) at its stride, for relu4_1 8; not clamped."""
         dtype = self.encoder.dtype  # not by autocast, which on a CPU pads in float32
         rounded = {name: value.to(dtype) for name, value in self.decoder.named_parameters()}
         return full(torch.func.functional_call(self.decoder, rounded, (maps.to(dtype, memory_format=torch.channels_last),)))
 
     @torch.no_grad()
     def statistics(self, style: Tensor) -> Tensor:
-        """What is kept of a style image (1, 3, H, W): mean and deviation (1, 2, C) at relu4_1. Compute once, use often."""
-        return mean_std(self.encoder(style)["relu4_1"])
+        """What is kept of a style image (1, 3, H, W): mean and deviation (1, 2, C) of `layer`. Compute once, use often."""
+        return mean_std(self.encoder(style)[self.layer])
 
     @torch.no_grad()
     def stylize(self, content: Tensor, style, *, alpha: float = 1.0, weights: Sequence[float] | None = None,
@@ -985,9 +991,9 @@ class AdaIN(nn.Module):
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is between 0 and 1, not {alpha}.")
         styles = [style] if isinstance(style, Tensor) else list(style)
-        shares = _shares(len(styles), weights, masks, content)
-        maps = full(self.encoder(with_margin(content))["relu4_1"])
-        wanted = [self.encoder(one)["relu4_1"] if one.ndim == 4 else one for one in styles]
+        shares = _shares(len(styles), weights, masks, content, self.stride)
+        maps = full(self.encoder(with_margin(content, self.stride))[self.layer])
+        wanted = [self.encoder(one)[self.layer] if one.ndim == 4 else one for one in styles]
         target = sum(share * transform(maps, one) for share, one in zip(shares, wanted))
         height, width = content.shape[-2:]
         image = self.decode(maps + alpha * (target - maps))[..., MARGIN:MARGIN + height, MARGIN:MARGIN + width].clamp(0, 1)

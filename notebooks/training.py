@@ -446,8 +446,8 @@ class AdaINLosses(nn.Module):
     """The terms of the training loss of content and style crops (N, 3, H, W), means over the batch; a module, so that
     Accelerate can distribute it.
 
-    content: relative error of the result's maps against t = AdaIN(f(c), f(s)) at relu4_1 (Huang & Belongie eq. 12).
-    style: relative error of means and deviations, averaged over ADAIN_LAYERS (eq. 13).
+    content: relative error of the result's maps against t = AdaIN(f(c), f(s)) at its layer (Huang & Belongie eq. 12).
+    style: relative error of means and deviations, averaged over its layers (eq. 13).
     identity: squared error of decoded photographs against themselves (Park & Lee 2019, eq. 7).
     """
 
@@ -456,19 +456,19 @@ class AdaINLosses(nn.Module):
         self.network = network
 
     def forward(self, content: Tensor, style: Tensor) -> dict[str, Tensor]:
-        encoder = self.network.encoder
+        encoder, deepest = self.network.encoder, self.network.layer
         with torch.no_grad():
-            photograph = nst.full(encoder(content)["relu4_1"])
+            photograph = nst.full(encoder(content)[deepest])
             wanted = {layer: nst.mean_std(maps) for layer, maps in encoder(style).items()}
-            target = nst.adain(photograph, wanted["relu4_1"])
+            target = nst.adain(photograph, wanted[deepest])
         # Not in the paper: the identity gives the decoder a target per pixel, and an hour of training goes much further;
         # half of each process's batch, to save time.
         half = (len(content) + 1) // 2
         result, same = self.network.decode(torch.cat([target, photograph[:half]])).split([len(content), half])
         maps = encoder(result)
         # Relative errors instead of the paper's norms: the terms are comparable and independent of the encoder.
-        layers = [nst.relative_error(nst.mean_std(maps[layer]), wanted[layer]).mean() for layer in nst.ADAIN_LAYERS]
-        return {"content": nst.relative_error(nst.full(maps["relu4_1"]), target).mean(),
+        layers = [nst.relative_error(nst.mean_std(maps[layer]), wanted[layer]).mean() for layer in self.network.layers]
+        return {"content": nst.relative_error(nst.full(maps[deepest]), target).mean(),
                 "style": torch.stack(layers).mean(), "identity": F.mse_loss(same, content[:half])}
 
 
@@ -520,7 +520,7 @@ def published_adain(folder, *, precision: str = "auto", device=None) -> nst.AdaI
     chain, encoder = nn.Sequential(*chain), network.encoder
     nst.load_weights(chain, "the normalised VGG-19", Path(folder) / "vgg_normalised.pth")
     nst.load_weights(network.decoder, "a decoder for VGG-19", Path(folder) / "decoder.pth")
-    body = IntermediateLayerGetter(chain, dict(zip(("3", "10", "17", "30"), nst.ADAIN_LAYERS)))
+    body = IntermediateLayerGetter(chain, dict(zip(("3", "10", "17", "30"), network.layers)))
     encoder.body = body.to(encoder.mean.device, encoder.dtype, memory_format=torch.channels_last).requires_grad_(False)
     encoder.mean.zero_()  # the first convolution normalises
     encoder.std.fill_(1)

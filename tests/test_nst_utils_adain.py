@@ -203,6 +203,20 @@ def test_the_decoder_mirrors_the_encoder():
     assert not any(parameter.requires_grad for parameter in network.encoder.parameters())
 
 
+def test_the_decoder_mirrors_bottlenecks_too_and_any_depth(picture):
+    network = nst.AdaIN("vgg16_compact", weights=None, layer="relu3_1", precision="float32")
+    shapes = [tuple(m.weight.shape[:3]) for m in network.decoder if isinstance(m, nn.Conv2d)]
+    assert shapes == [(32, 256, 1), (128, 32, 3), (24, 128, 1), (128, 24, 3), (16, 128, 1), (64, 16, 3),
+                      (16, 64, 1), (64, 16, 3), (3, 64, 3)]
+    assert network.layers == ("relu1_1", "relu2_1", "relu3_1") and network.stride == 4
+    for layer in nst.STYLE_LAYERS:
+        network = nst.AdaIN("vgg16_compact", weights=None, layer=layer, precision="float32")
+        mask = torch.ones(1, 1, 8, 8)
+        assert network.stylize(picture, [picture, picture], masks=[mask, 1 - mask]).shape == picture.shape
+    with pytest.raises(ValueError, match="layer is one of relu1_1, .* not 'relu4_2'"):
+        nst.AdaIN("vgg16_compact", weights=None, layer="relu4_2")
+
+
 def test_only_a_vgg_can_be_the_encoder():
     with pytest.raises(ValueError, match="alexnet|relu4_1"):
         nst.AdaIN("alexnet", weights=None)
