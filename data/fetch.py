@@ -137,6 +137,6 @@ def network(arch: str, load: Callable, replacing: Callable) -> torch.nn.Module:
         except (ConnectionError, ValueError) as second:
             reason = f"{reason}; {second}"
         raise ConnectionError(f"The weights of {arch} could not be downloaded ({reason}): put {entry.url} at {cached}, "
-                              f'or use arch="vgg19_compact", which needs no download.') from error
+                              f'or use arch="vgg16_compact", which needs no download.') from error
     finally:
         socket.setdefaulttimeout(patience)

@@ -261,7 +261,7 @@ SLIDERS = {"content_weight": "content weight", "style_weight": "style weight", "
 UPLOADS = {"content": "own photograph", "style": "own style"}
 # network -> its content and style layers. Only chains: to trace another network patches torch's modules, which a running
 # optimisation would notice
-NETWORKS = dict.fromkeys(("vgg19_compact", "vgg16", "vgg19"), (nst.CONTENT_LAYERS, nst.STYLE_LAYERS)) | {
+NETWORKS = dict.fromkeys(("vgg16_compact", "vgg16", "vgg19"), (nst.CONTENT_LAYERS, nst.STYLE_LAYERS)) | {
     "alexnet": (("relu3_2",), ("relu1_1", "relu2_1", "relu3_1", "relu3_2", "relu3_3"))}
 MENUS = {  # setting -> the menu's text and its options, label -> value
     "arch": ("network", {name: name for name in NETWORKS}),

@@ -147,7 +147,7 @@ def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, interrupt
     ({"steps": [2]}, "number of steps"), ({"statistic": "x"}, "not 'x'"),
     ({"style_layers": ["relu9_1"]}, "layer of the extractor is one of .*, not"),
     ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"style_layer_weights": {"relu9_1": 1.0}}, "not 'relu9_1'"),
-    ({"sizes": (32, 64)}, "one size"), ({"size": 8}, "at least 16")])
+    ({"sizes": (32, 64)}, "one size"), ({"size": 8}, "at least 32")])
 def test_a_bad_cell_is_refused_before_the_first_step(common, monkeypatch, wrong, message):
     def step(*_, **__):
         raise AssertionError("a step was made")

@@ -18,7 +18,7 @@ def extract(arch, *layers, image=IMAGE, **options):
 @pytest.mark.parametrize("arch, name, node", [
     ("vgg19", "conv4_2", "features.21"), ("vgg19", "relu5_1", "features.29"), ("vgg19", "pool4", "features.27"),
     ("vgg16", "conv4_3", "features.21"), ("vgg11", "relu2_1", "features.4"), ("vgg13_bn", "bn1_2", "features.4"),
-    ("vgg19_bn", "conv5_1", "features.40"), ("vgg19_compact", "relu5_1", "features.29"), ("alexnet", "relu3_1", "features.7"),
+    ("vgg19_bn", "conv5_1", "features.40"), ("vgg16_compact", "relu5_1", "features.25"), ("alexnet", "relu3_1", "features.7"),
 ])
 def test_layer_names_of_chains(arch, name, node):
     with torch.device("meta"):
@@ -27,7 +27,7 @@ def test_layer_names_of_chains(arch, name, node):
 
 
 def test_names_are_in_order_of_evaluation():
-    names = list(nst.layer_nodes(nst.load_network("vgg19_compact", weights=None)))
+    names = list(nst.layer_nodes(nst.load_network("vgg16_compact", weights=None)))
     assert names[:5] == ["conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1"] and names[-1] == "relu5_1"
 
 
@@ -71,7 +71,7 @@ def test_the_network_is_cut_off_after_the_last_layer():
 
 
 def test_pools_are_swapped_with_their_geometry():
-    for arch, layer, count in (("vgg19_compact", "relu5_1", 4), ("vgg19_compact", "relu3_1", 2), ("googlenet", "inception4a", 6)):
+    for arch, layer, count in (("vgg16_compact", "relu5_1", 4), ("vgg16_compact", "relu3_1", 2), ("googlenet", "inception4a", 6)):
         native = nst.FeatureExtractor(arch, (layer,), weights=None, precision="float32")
         swapped = nst.FeatureExtractor(arch, (layer,), weights=None, precision="float32", pooling="avg")
         assert len(swapped.swapped_pools) == count and not native.swapped_pools
@@ -89,7 +89,7 @@ def test_average_pools_become_max_pools():
     assert not nst.FeatureExtractor("vgg11", ("relu3_1",), weights=None, pooling="max").swapped_pools
 
 
-@pytest.mark.parametrize("arch, layer", [("vgg19_compact", "relu5_1"), ("googlenet", "inception4a"), ("alexnet", "relu3_1")])
+@pytest.mark.parametrize("arch, layer", [("vgg16_compact", "relu5_1"), ("googlenet", "inception4a"), ("alexnet", "relu3_1")])
 def test_the_smallest_size_is_known_and_true(arch, layer):
     extractor = nst.FeatureExtractor(arch, (layer,), weights=None, precision="float32")
     side = extractor.min_size
@@ -100,7 +100,7 @@ def test_the_smallest_size_is_known_and_true(arch, layer):
 
 def test_a_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"not \(1, 4, 64, 64\)"):
-        extract("vgg19_compact", "relu1_1", image=torch.rand(1, 4, 64, 64))
+        extract("vgg16_compact", "relu1_1", image=torch.rand(1, 4, 64, 64))
 
 
 def test_shapes_without_computing():
@@ -128,25 +128,25 @@ def test_random_weights_are_seeded_and_leave_the_global_generator_alone():
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    maps = [extract("vgg19_compact", "relu2_1", seed=seed)["relu2_1"] for seed in (1, 1, 2)]
+    maps = [extract("vgg16_compact", "relu2_1", seed=seed)["relu2_1"] for seed in (1, 1, 2)]
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(maps[0], maps[1]) and not torch.equal(maps[0], maps[2])
 
 
 def test_networks_built_in_threads_have_the_weights_of_their_seed():
-    expected = [extract("vgg19_compact", "relu2_1", seed=seed)["relu2_1"] for seed in range(4)]
+    expected = [extract("vgg16_compact", "relu2_1", seed=seed)["relu2_1"] for seed in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        built = list(pool.map(lambda seed: extract("vgg19_compact", "relu2_1", seed=seed)["relu2_1"], [0, 1, 2, 3] * 3))
+        built = list(pool.map(lambda seed: extract("vgg16_compact", "relu2_1", seed=seed)["relu2_1"], [0, 1, 2, 3] * 3))
     assert all(torch.equal(one, expected[k % 4]) for k, one in enumerate(built))
 
 
 def test_whole_numbers_are_no_picture():
     with pytest.raises(ValueError, match="not .* of torch.uint8"):
-        extract("vgg19_compact", "relu1_1", image=(IMAGE * 255).to(torch.uint8))
+        extract("vgg16_compact", "relu1_1", image=(IMAGE * 255).to(torch.uint8))
 
 
 def test_bfloat16_is_close_to_float32_and_can_be_forced(monkeypatch):
-    exact, rounded = (extract("vgg19_compact", "relu4_1", weights="DEFAULT", precision=precision)["relu4_1"].float()
+    exact, rounded = (extract("vgg16_compact", "relu4_1", weights="DEFAULT", precision=precision)["relu4_1"].float()
                       for precision in ("float32", "bfloat16"))
     assert 0 < (exact - rounded).norm() < 0.02 * exact.norm()
     for precision, dtype in nst.PRECISIONS.items():
@@ -155,9 +155,9 @@ def test_bfloat16_is_close_to_float32_and_can_be_forced(monkeypatch):
 
 
 def test_the_shipped_network_is_a_plain_state_dict():
-    path = nst.DATA / "weights" / "vgg19_compact.pt"
+    path = nst.DATA / "weights" / "vgg16_compact.pt"
     state = torch.load(path, weights_only=True)
-    assert path.stat().st_size <= 4 * 2**20
+    assert path.stat().st_size <= 6_000_000
     assert all(name.startswith("features.") and value.isfinite().all() for name, value in state.items())
 
 
@@ -180,7 +180,7 @@ def test_cached_weights_are_loaded_by_torchvision(cache):
 
 
 def test_without_cache_and_network_the_error_says_what_to_do(cache):
-    with pytest.raises(ConnectionError, match=rf"put https://.*{cache.name} at .*vgg19_compact"):
+    with pytest.raises(ConnectionError, match=rf"put https://.*{cache.name} at .*vgg16_compact"):
         extract(ARCH, "features.4", weights="DEFAULT")
 
 
@@ -261,7 +261,7 @@ def test_a_network_that_somebody_built_is_copied_with_its_weights(arch, layer):
     assert torch.equal(pickle.loads(pickle.dumps(extractor))(IMAGE)[layer], extractor(IMAGE)[layer])
 
 
-@pytest.mark.parametrize("arch, layer", [("vgg19_compact", "relu2_1"), ("resnet18", "layer1")])
+@pytest.mark.parametrize("arch, layer", [("vgg16_compact", "relu2_1"), ("resnet18", "layer1")])
 def test_an_extractor_can_be_sent_to_another_process(arch, layer):
     extractor = nst.FeatureExtractor(arch, (layer,), weights=None, precision="float32", pooling="avg", seed=4)
     copy = pickle.loads(pickle.dumps(extractor))

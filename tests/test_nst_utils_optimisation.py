@@ -143,7 +143,7 @@ def test_the_metric_of_frequencies_moves_coarse_structure_first(picture, paintin
         coarse[metric] = (F.avg_pool2d(moved, 8).square().mean() / moved.square().mean()).item()
         totals[metric] = steps[-1].losses["total"]
     assert coarse["frequencies"] > 1.3 * coarse["pixels"]
-    assert totals["frequencies"] == pytest.approx(totals["pixels"], rel=0.05)
+    assert totals["frequencies"] < 1.05 * totals["pixels"]
     with pytest.raises(ValueError, match="metric is one of frequencies, pixels, not 'colours'"):
         nst.LBFGS([picture], metric="colours")
 
@@ -278,9 +278,9 @@ def test_texture_synthesis_and_content_reconstruction(picture, painting, network
 
 def test_stylize_takes_paths_pictures_and_tensors(picture, painting, tmp_path, network):
     path = nst.save_image(picture, tmp_path / "a.png")
-    options = dict(style=painting, size=32, steps=2, extractor=network, show_progress=False, device="cpu")
+    options = dict(style=painting, size=44, steps=2, extractor=network, show_progress=False, device="cpu")
     shapes = {tuple(nst.stylize(source, **options).image.shape) for source in (path, str(path), nst.to_pil(picture), picture)}
-    assert shapes == {(1, 3, 24, 32)}
+    assert shapes == {(1, 3, 33, 44)}
 
 
 def test_a_start_image_can_be_given(picture, painting, network):
@@ -304,7 +304,7 @@ def test_progress_goes_to_stdout_and_only_when_asked(picture, painting, network,
     ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"learning_rate": 0}, "above 0"), ({"scale": "big"}, "scale is"),
     ({"style_layers": ["relu9_1"]}, "layer of the extractor is one of .*, not 'relu9_1'"),
     ({"style_layer_weights": {"relu9_1": 1}}, "not 'relu9_1'"), ({"start": "nois"}, "start is"),
-    ({"size": 8}, "at least 16 on each side"),
+    ({"size": 8}, "at least 32 on each side"),
 ])
 def test_bad_options_are_refused_in_one_sentence(picture, painting, network, options, message):
     with pytest.raises(ValueError, match=message):
@@ -355,7 +355,7 @@ def test_what_cannot_fit_is_said_before_it_starts(picture, painting, monkeypatch
     limit = nst.step_memory(nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2")), 48, 64)
     monkeypatch.setattr(nst, "available_memory", lambda device: limit)
     nst.StyleObjective(picture, painting)  # exactly
-    with pytest.raises(ValueError, match=r"128 x 96 pixels with vgg19_compact take about .* GB, but .* GB are free: "
+    with pytest.raises(ValueError, match=r"128 x 96 pixels with vgg16_compact take about .* GB, but .* GB are free: "
                                          r"the largest size that can fit is (6[4-9]|7\d) pixels") as caught:
         nst.stylize(picture, painting, size=128, steps=1, show_progress=False)
     size = int(str(caught.value).split(" pixels on")[0].split()[-1])
@@ -377,14 +377,14 @@ def test_memory_is_unknown_where_nobody_tells():
 
 
 def test_coarse_to_fine_is_a_chain_over_sizes(picture, painting):
-    steps = list(nst.coarse_to_fine(picture, painting, sizes=(32, 48, 64), steps=(3, 2, 2)))
-    assert [step.image.shape[-1] for step in steps] == [32] * 4 + [48] * 3 + [64] * 3
+    steps = list(nst.coarse_to_fine(picture, painting, sizes=(44, 56, 64), steps=(3, 2, 2)))
+    assert [step.image.shape[-1] for step in steps] == [44] * 4 + [56] * 3 + [64] * 3
     assert [step.index for step in steps] == [0, 1, 2, 3, 3, 4, 5, 5, 6, 7]
     assert [step.evaluations for step in steps] == list(range(1, 11))
     assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)
     assert [step.reason for step in steps] == [""] * 9 + ["all 2 steps made"]
     # each size begins where the size before ended, not at the photograph
-    enlarged = torch.nn.functional.interpolate(steps[3].image, (36, 48), mode="bicubic", antialias=True).clamp(0, 1)
+    enlarged = torch.nn.functional.interpolate(steps[3].image, (42, 56), mode="bicubic", antialias=True).clamp(0, 1)
     assert torch.allclose(steps[4].image, enlarged, atol=1e-6)
 
 
@@ -392,7 +392,7 @@ def test_coarse_to_fine_builds_the_network_once(picture, painting, monkeypatch):
     built = []
     init = nst.FeatureExtractor.__init__
     monkeypatch.setattr(nst.FeatureExtractor, "__init__", lambda self, *a, **k: (built.append(1), init(self, *a, **k))[1])
-    list(nst.coarse_to_fine(picture, painting, sizes=(32, 48), steps=1))
+    list(nst.coarse_to_fine(picture, painting, sizes=(44, 64), steps=1))
     assert built == [1]
 
 
@@ -403,14 +403,14 @@ def test_sizes_that_make_no_chain_are_refused(picture, painting, sizes, steps):
 
 
 def test_stylize_takes_sizes(picture, painting, capsys):
-    result = nst.stylize(picture, painting, sizes=(32, 64), steps=(4, 3), start=torch.rand(1, 3, 48, 64))
+    result = nst.stylize(picture, painting, sizes=(44, 64), steps=(4, 3), start=torch.rand(1, 3, 48, 64))
     assert result.image.shape == picture.shape and len(result.history) == 9 and "7/7 steps" in capsys.readouterr().out
 
 
 def test_an_interrupt_ends_the_whole_chain(picture, painting, interrupt_at):
     interrupt_at(3)
-    result = nst.stylize(picture, painting, sizes=(32, 64), steps=5, show_progress=False)
-    assert result.reason == "interrupted" and result.image.shape[-1] == 32
+    result = nst.stylize(picture, painting, sizes=(44, 64), steps=5, show_progress=False)
+    assert result.reason == "interrupted" and result.image.shape[-1] == 44
 
 
 def test_an_interrupt_between_steps_keeps_the_picture_of_the_last_size(picture, painting, monkeypatch):
@@ -420,7 +420,7 @@ def test_an_interrupt_between_steps_keeps_the_picture_of_the_last_size(picture, 
             if step.image.shape[-1] == 64:
                 raise KeyboardInterrupt
     monkeypatch.setattr(nst, "progress", impatient)
-    assert nst.stylize(picture, painting, sizes=(32, 64), steps=2).image.shape[-1] == 64
+    assert nst.stylize(picture, painting, sizes=(44, 64), steps=2).image.shape[-1] == 64
 
 
 def test_range_weight_keeps_the_loss_of_the_clamped_picture(picture, painting, network):
