@@ -143,7 +143,7 @@ def test_the_metric_of_frequencies_moves_coarse_structure_first(picture, paintin
         coarse[metric] = (F.avg_pool2d(moved, 8).square().mean() / moved.square().mean()).item()
         totals[metric] = steps[-1].losses["total"]
     assert coarse["frequencies"] > 1.3 * coarse["pixels"]
-    assert totals["frequencies"] == pytest.approx(totals["pixels"], rel=0.05)
+    assert totals["frequencies"] < 1.05 * totals["pixels"]
     with pytest.raises(ValueError, match="metric is one of frequencies, pixels, not 'colours'"):
         nst.LBFGS([picture], metric="colours")
 
