@@ -9,6 +9,7 @@ import csv
 import inspect
 import platform
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -465,8 +466,10 @@ def _label(unit: Any) -> str:
 
 def _provenance() -> dict[str, str]:
     """With which code and on what kind of machine a row came about."""
-    git = ["git", "-C", str(Path(nst.__file__).parent), "rev-parse", "--short", "HEAD"]
-    return {"commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(), "day": time.strftime("%Y-%m-%d"), "torch": torch.__version__,
+    git = shutil.which("git")
+    asked = git and subprocess.run([git, "-C", str(Path(nst.__file__).parent), "rev-parse", "--short", "HEAD"],
+                                   capture_output=True, text=True)
+    return {"commit": asked.stdout.strip() if asked else "", "day": time.strftime("%Y-%m-%d"), "torch": torch.__version__,
             "machine": f"{platform.system()} {torch.backends.cpu.get_cpu_capability()}"}
 
 
