@@ -6,23 +6,44 @@ experiments.py, and keeps their numbers in data/measurements. Nothing here draws
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import beta as beta_distribution
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 import nst_utils as nst
-from experiments import BENCH, MEASUREMENTS, SEEDS, SIX, Lab, Recording, faint_noise, measurements, octaves, record
+from experiments import (
+    BENCH,
+    MEASUREMENTS,
+    SEEDS,
+    SIX,
+    Lab,
+    Recording,
+    Verdict,
+    faint_noise,
+    measurements,
+    octaves,
+    record,
+    verdict,
+)
 
 Row = dict[str, Any]
 STYLES = tuple(dict.fromkeys(style for _, style in BENCH))
 CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
                 "conv5_1")  # up to where the compact network ends; PR counts them from 0
+WEIGHTS, BETAS, RATIOS = (1.0, 10.0, 100.0, 1e3, 1e4), (1e2, 1e3, 1e4, 1e5, 1e6), (1e-5, 1e-4, 1e-3, 1e-2)
+COUNTS = (1, 2, 3, 4, 5)
+RELUS = tuple(layer.replace("conv", "relu") for layer in CONVOLUTIONS)
+FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
     ("total", "content", "style", "lpips", "coarse lpips", "ssim", "colour", "psnr", "coarse", "sharpness", "alexnet", "vgg16",
      "roughness", "share", "strokes", "seconds", *nst.STYLE_LAYERS, *(f"octave {k}" for k in range(1, 7))))
@@ -91,7 +112,7 @@ def weights(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """Five style weights, with the content compared at a shallow and at the usual depth."""
     content, style = _pictures(lab, *pair)
     cells = {(layer, weight): {"content_layers": [layer], "style_weight": weight}
-             for layer in ("relu2_1", "relu4_2") for weight in (1.0, 10.0, 100.0, 1e3, 1e4)}
+             for layer in ("relu2_1", "relu4_2") for weight in WEIGHTS}
     runs = lab.runs(cells, content=content, style=style, steps=150)
     yield from _rows(lab, runs, content, style, "content_layer", "style_weight")
 
@@ -99,8 +120,7 @@ def weights(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
 def content_layers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """Each layer as the content layer, from noise; relu4_2 with a second seed."""
     content, style = _pictures(lab, *pair)
-    layers = [layer.replace("conv", "relu") for layer in CONVOLUTIONS]
-    cells = {(layer, 0): {"content_layers": [layer], "seed": 0} for layer in layers}
+    cells = {(layer, 0): {"content_layers": [layer], "seed": 0} for layer in RELUS}
     cells["relu4_2", 1] = {"content_layers": ["relu4_2"], "seed": 1}
     runs = lab.runs(cells, content=content, style=style, start="noise", steps=200)
     yield from _rows(lab, runs, content, style, "content_layer", "seed")
@@ -120,7 +140,7 @@ def grid_beta(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """The grid of PR: content at index 4, beta from 1e2 to 1e6, style at the first one to five convolutions."""
     content, style = _pictures(lab, *pair)
     cells = {(count, beta): {"style_layers": CONVOLUTIONS[:count], "style_weight": beta}
-             for count in range(1, 6) for beta in (1e2, 1e3, 1e4, 1e5, 1e6)}
+             for count in COUNTS for beta in BETAS}
     runs = lab.runs(cells, content=content, style=style, content_layers=["conv3_1"], scale="gatys", steps=150)
     yield from _rows(lab, runs, content, style, "indices", "beta")
 
@@ -131,7 +151,7 @@ def grid_ratio(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     sets = [tuple(layer.replace("relu", "conv") for layer in layers) for layers in STYLE_SETS]
     for pooling in ("max", "avg"):
         cells = {(pooling, len(layers), ratio): {"style_layers": layers, "content_weight": ratio}
-                 for layers in sets for ratio in (1e-5, 1e-4, 1e-3, 1e-2)}
+                 for layers in sets for ratio in RATIOS}
         runs = lab.runs(cells, content=content, style=style, start="noise", scale="gatys", style_weight=1.0, pooling=pooling,
                         content_layers=["conv4_2"], steps=200)
         yield from _rows(lab, runs, content, style, "pooling", "layers", "ratio")
@@ -185,6 +205,291 @@ RECORDINGS = {
     "style_layers": Recording(BENCH, style_layers), "grid_beta": Recording(SIX, grid_beta),
     "grid_ratio": Recording(SIX, grid_ratio), "pooling": Recording(BENCH, pooling),
     "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions), "textures": Recording(STYLES, textures)}
+
+
+# --- What follows from them -------------------------------------------------------------------------------------------
+
+
+class Table:
+    """Recorded rows: pick those that fit, and get a number for each unit."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = list(rows)
+
+    def where(self, **wanted) -> Table:
+        """The rows in which each of these columns has the value, or one of a list of values."""
+        fits = lambda value, want: value in want if isinstance(want, list | tuple) else value == want  # noqa: E731
+        return Table([row for row in self.rows if all(fits(row.get(key), want) for key, want in wanted.items())])
+
+    def per_unit(self, column: str) -> np.ndarray:
+        """The column's mean for each unit, in the order in which units were recorded."""
+        units = {}
+        for row in self.rows:
+            units.setdefault(row["unit"], []).append(row[column])
+        return np.array([np.mean(values) for values in units.values()])
+
+    def series(self, column: str, by: str, order: Sequence) -> np.ndarray:
+        """The column along `order`, the values of another column: (units, len(order))."""
+        return np.stack([self.where(**{by: value}).per_unit(column) for value in order], axis=1)
+
+    def final(self) -> Table:
+        """Of each run the step with most evaluations; rows that are no steps are left out."""
+        last = {}
+        for row in self.rows:
+            run = tuple(value for key, value in row.items() if key not in NUMBERS | {"evaluations"})
+            if row.get("evaluations", "") != "" and row["evaluations"] >= last.get(run, row)["evaluations"]:
+                last[run] = row
+        return Table(list(last.values()))
+
+
+RULES: dict[str, tuple[str, Callable[[Table], list[Verdict]]]] = {}  # claim -> its recording and what follows from that
+
+
+def rule(claim: str, recording: str) -> Callable:
+    """The decorated function judges a claim from a recording, in as many parts as the claim has."""
+    def enter(function: Callable[[Table], list[Verdict]]) -> Callable:
+        RULES[claim] = recording, function
+        return function
+    return enter
+
+
+def steadily(series: np.ndarray, *, falls: bool, least: float = 0.9) -> Verdict:
+    """Does a number fall (or grow) at each step? The share of units in which it does, judged against `least`."""
+    steps = np.diff(series, axis=1)
+    return share_of((steps < 0 if falls else steps > 0).all(1), least)
+
+
+def share_of(flags: np.ndarray, least: float) -> Verdict:
+    """Is something so in at least such a share of cases? Clopper and Pearson's 95 % interval of that share stands beside it."""
+    count, hits = flags.size, int(flags.sum())
+    low = beta_distribution.ppf(0.025, hits, count - hits + 1) if hits else 0.0
+    high = beta_distribution.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0
+    return Verdict(hits / count, float(low), float(high), count, "holds" if hits >= least * count else "fails")
+
+
+@rule("VS1", "starts")
+def vs1(starts: Table) -> list[Verdict]:
+    end = starts.final()
+    noise, content = (end.where(start=start) for start in ("noise", "content"))
+    return [verdict(noise.per_unit("alexnet") / content.per_unit("alexnet"), below=1.1),
+            verdict(noise.per_unit("lpips") - content.per_unit("lpips"), below=0.05)]
+
+
+@rule("VS2", "curves")
+def vs2(curves: Table) -> list[Verdict]:
+    ratios = []
+    for unit in dict.fromkeys(row["unit"] for row in curves.rows):
+        totals = {start: [row["total"] for row in curves.where(unit=unit, start=start).rows] for start in ("noise", "content")}
+        goal = 1.1 * min(map(min, totals.values()))
+        needed = {start: next((k for k, total in enumerate(run, 1) if total <= goal), math.inf) for start, run in totals.items()}
+        ratios.append(min(needed["noise"] / needed["content"], 1e3))  # what never arrives counts as a thousand times as long
+    return [verdict(ratios, above=1.2)]
+
+
+@rule("VS3", "weights")
+def vs3(weights: Table) -> list[Verdict]:
+    return [steadily(weights.where(content_layer="relu4_2").series("alexnet", "style_weight", WEIGHTS), falls=True)]
+
+
+@rule("VS4", "content_layers")
+def vs4(content_layers: Table) -> list[Verdict]:
+    against = [row for row in content_layers.rows if " against " in row["content_layer"]]
+    seeds = Table([row for row in against if row["content_layer"] == "relu4_2 against relu4_2"])
+    layers = Table([row for row in against if row["content_layer"] != "relu4_2 against relu4_2"])
+    rough = content_layers.where(seed=0, content_layer=RELUS).series("roughness", "content_layer", RELUS)
+    return verdict(layers.per_unit("lpips") / seeds.per_unit("lpips"), above=2), verdict(rough.max(1) / rough.min(1), above=1.5)
+
+
+@rule("VS5", "content_layers")
+def vs5(content_layers: Table) -> list[Verdict]:
+    away = content_layers.where(seed=0).series("lpips", "content_layer", RELUS)
+    worse = (away[:, 1:-1] > 1.1 * away[:, :-2]) & (away[:, 1:-1] > 1.1 * away[:, 2:])
+    return [share_of(worse[:, worse.sum(0).argmax()], 0.5)]
+
+
+@rule("VS6", "style_layers")
+def vs6(style_layers: Table) -> list[Verdict]:
+    alone = style_layers.series("alexnet", "style_layer", nst.STYLE_LAYERS)
+    return [verdict(alone[:, :2].mean(1) / alone[:, 3:].mean(1), below=0.9)]
+
+
+@rule("PR1", "reconstructions")
+def pr1(reconstructions: Table) -> list[Verdict]:
+    first = reconstructions.final().where(content_layer=CONVOLUTIONS[:2])
+    return [verdict([row["psnr"] for row in first.rows], above=30)]
+
+
+@rule("PR2", "reconstructions")
+def pr2(reconstructions: Table) -> list[Verdict]:
+    faint = reconstructions.final().where(contrast=0.2)
+    return [steadily(faint.series("psnr", "content_layer", CONVOLUTIONS[:6]), falls=True),
+            verdict(faint.where(content_layer=CONVOLUTIONS[5]).per_unit("coarse"), above=0.7)]
+
+
+@rule("PR3", "textures")
+def pr3(textures: Table) -> list[Verdict]:
+    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
+    errors = np.stack([textures.series(layer, "layers", alone) for layer in nst.STYLE_LAYERS], axis=2)  # (style, texture, at)
+    diagonal = np.diagonal(errors, axis1=1, axis2=2)
+    lowest = (diagonal <= errors.min(2)) & (diagonal <= errors.min(1))
+    return [share_of(lowest.all(1), 0.9)]
+
+
+def _grid(table: Table, column: str, down: tuple[str, Sequence], along: tuple[str, Sequence]) -> np.ndarray:
+    """The column as (units, rows, columns)."""
+    return np.stack([table.where(**{down[0]: value}).series(column, *along) for value in down[1]], axis=1)
+
+
+def _more_style(grid: np.ndarray) -> Verdict:
+    return share_of(np.concatenate([(np.diff(grid, axis=axis) < 0).ravel() for axis in (1, 2)]), 0.9)
+
+
+def _swallowed(grid: np.ndarray) -> Verdict:
+    count = min(grid.shape[1:])
+    return steadily(np.stack([grid[:, k, k] for k in range(count)], axis=1), falls=False)
+
+
+@rule("PR4", "grid_beta")
+def pr4(grid_beta: Table) -> list[Verdict]:
+    return [_more_style(_grid(grid_beta, "alexnet", ("indices", COUNTS), ("beta", BETAS)))]
+
+
+@rule("PR5", "grid_beta")
+def pr5(grid_beta: Table) -> list[Verdict]:
+    return [_swallowed(_grid(grid_beta, "lpips", ("indices", COUNTS), ("beta", BETAS)))]
+
+
+@rule("PR7", "weights")
+def pr7(weights: Table) -> list[Verdict]:
+    """Style distances at LPIPS in the middle of what both depths reach."""
+    ratios = []
+    for unit in dict.fromkeys(row["unit"] for row in weights.rows):
+        lines = [sorted((row["lpips"], row["alexnet"]) for row in weights.where(unit=unit, content_layer=layer).rows)
+                 for layer in ("relu2_1", "relu4_2")]
+        middle = (max(line[0][0] for line in lines) + min(line[-1][0] for line in lines)) / 2
+        shallow, deep = (np.interp(middle, *zip(*line)) for line in lines)
+        ratios.append(deep / shallow)
+    return [verdict(ratios, below=0.9)]
+
+
+@rule("ZH2", "reconstructions")
+def zh2(reconstructions: Table) -> list[Verdict]:
+    faint = reconstructions.final().where(contrast=0.2)
+    return [steadily(faint.series("sharpness", "content_layer", FIRSTS), falls=True)]
+
+
+@rule("ZH3", "reconstructions")
+def zh3(reconstructions: Table) -> list[Verdict]:
+    colour = reconstructions.final().where(contrast=0.2).series("colour", "content_layer", FIRSTS)
+    return [share_of(colour.argmin(1) == 1, 0.9)]
+
+
+@rule("ZH4", "style_layers")
+def zh4(style_layers: Table) -> list[Verdict]:
+    alone = style_layers.series("alexnet", "style_layer", nst.STYLE_LAYERS)
+    return [verdict(style_layers.where(style_layer="all").per_unit("alexnet") / alone.min(1), below=0.9)]
+
+
+@rule("ZH5", "textures")
+def zh5(textures: Table) -> list[Verdict]:
+    names = [f"octave {k}" for k in range(1, 7)]
+    own = np.stack([textures.where(layers="the style").per_unit(name) for name in names], axis=1)
+    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
+    met = np.stack([textures.series(name, "layers", alone) for name in names], axis=2)  # (styles, layers, octaves)
+    best = np.abs(np.log((met + 1e-6) / (own[:, None] + 1e-6))).argmin(2)
+    ranks = [spearmanr(range(5), row).statistic if len(set(row)) > 1 else 0.0 for row in best]
+    return [verdict(ranks, above=0.8)]
+
+
+@rule("ZH6", "textures")
+def zh6(textures: Table) -> list[Verdict]:
+    seeds, halves = (textures.where(layers=name).per_unit("lpips") for name in ("up to relu5_1, seeds", "the style's halves"))
+    return [verdict(seeds / halves, above=0.5)]
+
+
+@rule("ZH7", "starts")
+def zh7(starts: Table) -> list[Verdict]:
+    """At the style distance that the worse of the two ends with."""
+    differences = []
+    for unit in dict.fromkeys(row["unit"] for row in starts.rows):
+        lines = []
+        for start in ("noise", "content"):
+            rows = [row for row in starts.where(unit=unit, start=start, seed=0).rows if row["alexnet"] != ""]
+            lines.append(sorted((row["alexnet"], row["colour"]) for row in rows))
+        equal = max(line[0][0] for line in lines)
+        noise, content = (np.interp(equal, *zip(*line)) for line in lines)
+        differences.append(content - noise)
+    return [verdict(differences, below=-2)]
+
+
+@rule("TC1", "starts")
+def tc1(starts: Table) -> list[Verdict]:
+    def gap(evaluations: int) -> np.ndarray:
+        now = starts.where(evaluations=evaluations + 1)
+        return now.where(start="noise").per_unit("lpips") - now.where(start="content").per_unit("lpips")
+    return verdict(gap(25), above=0), verdict(gap(100) - gap(25), below=0)
+
+
+@rule("TC2", "pooling")
+def tc2(pooling: Table) -> list[Verdict]:
+    end = pooling.final()
+    return tuple(verdict(end.where(start=start, pooling="avg").per_unit("roughness")
+                            / end.where(start=start, pooling="max").per_unit("roughness"), below=0.95)
+                    for start in ("content", "noise"))
+
+
+@rule("TC3", "grid_ratio")
+def tc3(grid_ratio: Table) -> list[Verdict]:
+    parts = []
+    for kind in ("max", "avg"):
+        place = ("layers", COUNTS), ("ratio", RATIOS[::-1])
+        table = grid_ratio.where(pooling=kind)
+        parts += [_more_style(_grid(table, "alexnet", *place)), _swallowed(_grid(table, "lpips", *place))]
+    return tuple(parts)
+
+
+@rule("TC4", "textures")
+def tc4(textures: Table) -> list[Verdict]:
+    return [steadily(textures.series("strokes", "layers", [f"up to {layer}" for layer in nst.STYLE_LAYERS]), falls=False)]
+
+
+@rule("TC5", "epochs")
+def tc5(epochs: Table) -> list[Verdict]:
+    along = epochs.where(start="noise").series("lpips", "evaluations", (101, 401, 1001))
+    return [steadily(along, falls=True)]
+
+
+@rule("TC6", "epochs")
+def tc6(epochs: Table) -> list[Verdict]:
+    along = epochs.where(start="content").series("share", "evaluations", (101, 801))
+    return [verdict(along[:, 0] / along[:, 1], above=0.8)]
+
+
+@rule("G15a", "textures")
+def g15a(textures: Table) -> list[Verdict]:
+    rough = textures.series("roughness", "layers", [f"up to {layer}" for layer in nst.STYLE_LAYERS])
+    return [*tc4(textures), steadily(rough, falls=True)]
+
+
+@rule("G16a", "starts")
+def g16a(starts: Table) -> list[Verdict]:
+    seeds = starts.where(start="noise against noise")
+    others = starts.where(start=["content against style", "content against noise", "style against noise"])
+    return tuple(verdict(others.per_unit(column) / seeds.per_unit(column), below=1.2) for column in ("lpips", "coarse lpips"))
+
+
+def answer(parts: Sequence[Verdict]) -> str:
+    """A claim with several parts holds if all of them hold, and fails if one fails."""
+    answers = {part.answer for part in parts}
+    return "fails" if "fails" in answers else "holds" if answers == {"holds"} else "undecided"
+
+
+def judged(claim: str, *, arch: str = "vgg16_compact", folder=MEASUREMENTS) -> list[Verdict]:
+    """The parts of a claim as recorded with a network; none if its recording is not complete."""
+    name, function = RULES[nst.one_of("claim", claim, RULES)]
+    rows = measurements(name, arch=arch, folder=folder)
+    complete = len({row["unit"] for row in rows}) == len(RECORDINGS[name].units)
+    return function(Table(rows)) if complete else []
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
