@@ -6,10 +6,14 @@ experiments.py, and keeps their numbers in data/measurements. Nothing here draws
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import combinations
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -492,6 +496,21 @@ def judged(claim: str, *, arch: str = "vgg16_compact", folder=MEASUREMENTS) -> l
     return function(Table(rows)) if complete else []
 
 
+def verdicts(*claims: str, archs: Sequence[str] = ("vgg16_compact", "vgg16"), folder=MEASUREMENTS) -> list[dict[str, str]]:
+    """For each claim its report and sentence, and for each network what was measured and what follows: rows of a table."""
+    with open(MEASUREMENTS / "claims.csv", newline="", encoding="utf-8") as file:
+        register = {row["id"]: row for row in csv.DictReader(file)}
+    table = []
+    for claim in claims:
+        row = {"id": claim, "who": register[claim]["report"], "sentence": register[claim]["sentence"]}
+        for arch in archs:
+            parts = judged(claim, arch=arch, folder=folder)
+            row[arch] = "; ".join(map(str, parts)) or "not recorded"
+            row[f"{arch} verdict"] = answer(parts) if parts else ""
+        table.append(row)
+    return table
+
+
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
@@ -502,6 +521,8 @@ def main(arguments: list[str] | None = None, *, folder=MEASUREMENTS) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECORDINGS)}; none means all")
     parser.add_argument("--arch", default="vgg16_compact", help="the network to optimise against (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="long side of the pictures (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="so many units at a time (default: %(default)s)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster that measures instead")
     parser.add_argument("--list", action="store_true", help="say what is recorded, and record nothing")
     options = parser.parse_args(arguments)
     wanted = {name: RECORDINGS[nst.one_of("recording", name, RECORDINGS)] for name in options.names or RECORDINGS}
@@ -510,10 +531,21 @@ def main(arguments: list[str] | None = None, *, folder=MEASUREMENTS) -> None:
         return
     units = sum(len(recording.units) for recording in wanted.values())
     done = sum(len({row["unit"] for row in measurements(name, arch=options.arch, folder=folder)}) for name in wanted)
-    with tqdm(total=units, initial=done, unit="unit", file=sys.stdout, smoothing=0) as bar:
-        for line in record(wanted, Lab(options.arch, size=options.size), folder=folder):
+    with _executor(options) as executor, tqdm(total=units, initial=done, unit="unit", file=sys.stdout, smoothing=0) as bar:
+        for line in record(wanted, Lab(options.arch, size=options.size), folder=folder, executor=executor):
             bar.write(line, file=sys.stdout)
             bar.update()
+
+
+def _executor(options: argparse.Namespace) -> AbstractContextManager:
+    """What measures: this process, some others with their share of the cores each, or a cluster."""
+    if options.dask:
+        from distributed import Client
+        return Client(options.dask)
+    if options.processes > 1:
+        threads = max(1, torch.get_num_threads() // options.processes)
+        return ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (threads,))
+    return nullcontext()
 
 
 def listed(recordings: Mapping[str, Recording], *, folder=MEASUREMENTS) -> Iterator[str]:

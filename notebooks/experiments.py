@@ -150,9 +150,8 @@ def _here(settings: Mapping[Any, Mapping], together: int | None) -> Iterator[tup
             return
 
 
-def _elsewhere(settings: Mapping[Any, Mapping], executor) -> Iterator[tuple[Any, nst.Step]]:
-    """The last Step of each cell as it comes in, whatever the executor; Dask's futures aren't those of the standard library."""
-    waiting = {executor.submit(nst.stylize, **one, show_progress=False): label for label, one in settings.items()}
+def _elsewhere(waiting: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """The labels and results of futures as they come in, whatever the executor; Dask's aren't those of the standard library."""
     try:
         while waiting:
             done = [future for future in waiting if future.done()]
@@ -186,7 +185,9 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None =
     made, results = dict.fromkeys(settings, 0), {}
     with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=nst.BAR) as bar:
         try:
-            for label, step in _elsewhere(settings, executor) if executor else _here(settings, together):
+            waiting = {executor.submit(nst.stylize, **one, show_progress=False): label for label, one in
+                       (settings.items() if executor else ())}
+            for label, step in _elsewhere(waiting) if executor else _here(settings, together):
                 if step.reason == "interrupted":
                     continue
                 made[label] = steps[label] if step.reason else step.index  # a run may stop early
@@ -447,17 +448,26 @@ def _number(text: str) -> Any:
         return text
 
 
-def record(recordings: Mapping[str, Recording], lab: Lab, *, folder: Path = MEASUREMENTS) -> Iterator[str]:
+def record(recordings: Mapping[str, Recording], lab: Lab, *, folder: Path = MEASUREMENTS, executor=None) -> Iterator[str]:
     """Measure every unit that is not in `folder` yet and add its rows to NAME.csv; yields what was done. Stopped at any moment
-    it leaves whole units, and goes on from there."""
-    for name, recording in recordings.items():
-        for unit in recording.units:
-            rows, label, start = measurements(name, folder=folder), _label(unit), time.perf_counter()
-            if any((row["arch"], row["unit"]) == (lab.arch, label) for row in rows):
-                continue
-            found = [{"arch": lab.arch, "size": lab.size, "unit": label} | row for row in recording.measure(lab, unit)]
-            _write_rows(folder / f"{name}.csv", [*rows, *(row | _provenance() for row in found)])
-            yield f"{name}: {label} with {lab.arch} in {time.perf_counter() - start:.0f} s"
+    it leaves whole units, and goes on from there. executor: as in `sweep`, for units side by side; None measures them here."""
+    missing = {(name, _label(unit)): (recording.measure, lab, unit) for name, recording in recordings.items()
+               for unit in recording.units if not any((row["arch"], row["unit"]) == (lab.arch, _label(unit))
+                                                      for row in measurements(name, folder=folder))}
+    if executor:
+        results = _elsewhere({executor.submit(_measured, *job): key for key, job in missing.items()})
+    else:
+        results = ((key, _measured(*job)) for key, job in missing.items())
+    for (name, label), (rows, seconds) in results:
+        where = {"arch": lab.arch, "size": lab.size, "unit": label}
+        found = [where | row | _provenance() for row in rows]
+        _write_rows(folder / f"{name}.csv", [*measurements(name, folder=folder), *found])
+        yield f"{name}: {label} with {lab.arch} in {seconds:.0f} s"
+
+
+def _measured(measure: Callable, lab: Lab, unit: Any) -> tuple[list[dict[str, Any]], float]:
+    start = time.perf_counter()
+    return list(measure(lab, unit)), time.perf_counter() - start
 
 
 def _label(unit: Any) -> str:

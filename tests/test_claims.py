@@ -158,3 +158,13 @@ def test_every_rule_has_a_sentence_and_a_recording(tmp_path):
     table = {row["id"]: row for row in csv.DictReader(open(nst.DATA / "measurements" / "claims.csv", encoding="utf-8"))}
     assert set(claims.RULES) <= set(table) and {name for name, _ in claims.RULES.values()} <= set(claims.RECORDINGS)
     assert claims.judged("VS3", folder=tmp_path) == []  # nothing recorded yet
+
+
+def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(lab, tmp_path):
+    everything = [{"start": start, "evaluations": count, "total": 1 / count} for start in ("noise", "content") for count in (1, 2)]
+    recording = Recording(claims.RECORDINGS["curves"].units, lambda *_: iter(everything))
+    list(record({"curves": recording}, lab, folder=tmp_path))
+    first, second = claims.verdicts("VS2", "VS3", folder=tmp_path)
+    assert first["who"] == "VS" and first["sentence"].startswith("Starting from content image simply reduces")
+    assert first["vgg16_compact"] == "1 [1, 1], n = 12: fails" and first["vgg16_compact verdict"] == "fails"
+    assert first["vgg16"] == second["vgg16_compact"] == "not recorded" and second["vgg16 verdict"] == ""

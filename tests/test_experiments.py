@@ -369,3 +369,14 @@ def test_a_unit_that_fails_leaves_what_was_recorded(lab, recording, tmp_path):
         list(record({"X1": Recording(one.units, broken)}, lab, folder=tmp_path))
     assert [row["unit"] for row in measurements("X1", folder=tmp_path)] == ["a x b"]
     assert [path.name for path in tmp_path.iterdir()] == ["X1.csv"]
+
+
+def one_row(lab, unit):
+    yield {"value": len(unit[0]), "threads": torch.get_num_threads()}
+
+
+def test_units_can_be_measured_by_other_processes(lab, tmp_path):
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        lines = list(record({"X1": Recording([("a", "b"), ("longer", "c")], one_row)}, lab, folder=tmp_path, executor=pool))
+    rows = {row["unit"]: (row["value"], row["threads"]) for row in measurements("X1", folder=tmp_path)}
+    assert len(lines) == 2 and rows == {"a x b": (1, 1), "longer x c": (6, 1)}
