@@ -161,7 +161,8 @@ def test_every_rule_has_a_sentence_and_a_recording(tmp_path):
 
 
 def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(lab, tmp_path):
-    everything = [{"start": start, "evaluations": count, "total": 1 / count} for start in ("noise", "content") for count in (1, 2)]
+    everything = [{"start": start, "evaluations": count, "total": 1 / count}
+                  for start in ("noise", "content") for count in (1, 2)]
     recording = Recording(claims.RECORDINGS["curves"].units, lambda *_: iter(everything))
     list(record({"curves": recording}, lab, folder=tmp_path))
     first, second = claims.verdicts("VS2", "VS3", folder=tmp_path)
