@@ -45,7 +45,7 @@ STYLES = tuple(dict.fromkeys(style for _, style in BENCH))
 CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
                 "conv5_1")  # up to where the compact network ends; PR counts them from 0
 WEIGHTS, BETAS, RATIOS = (1.0, 10.0, 100.0, 1e3, 1e4), (1e2, 1e3, 1e4, 1e5, 1e6), (1e-5, 1e-4, 1e-3, 1e-2)
-COUNTS = (1, 2, 3, 4, 5)
+COUNTS, FACTORS = (1, 2, 3, 4, 5), (0.1, 1.0, 10.0)
 RELUS = tuple(layer.replace("conv", "relu") for layer in CONVOLUTIONS)
 FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
@@ -203,7 +203,46 @@ def textures(lab: Lab, name: str) -> Iterator[Row]:
     yield {"layers": "the style"} | {f"octave {k + 1}": share for k, share in enumerate(octaves(style))}
 
 
+# --- Optimisers -------------------------------------------------------------------------------------------------------
+
+
+def _torch_lbfgs(pixels: list[Tensor], rate: float) -> torch.optim.Optimizer:
+    """As a user calls it: up to 20 evaluations in each step."""
+    return torch.optim.LBFGS(pixels, lr=rate)
+
+
+def optimisers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Four optimisers at three style weights, with the usual learning rate and a tenth and ten times of it; the lowest total of
+    some 160 evaluations."""
+    content, style = _pictures(lab, *pair)
+    usual = {"sgd": ("sgd", 2e-5, 160), "adam": ("adam", 0.02, 160), "torch's L-BFGS": (_torch_lbfgs, 1.0, 8),
+             "L-BFGS": ("lbfgs", 1.0, 160)}
+    for name, (optimizer, rate, steps) in usual.items():
+        cells = {(name, factor, weight): {"learning_rate": factor * rate, "style_weight": weight}
+                 for factor in FACTORS for weight in WEIGHTS[1:4]}
+        runs = lab.runs(cells, content=content, style=style, optimizer=optimizer, steps=steps)
+        for (_, factor, weight), kept in runs.items():
+            last = kept[max(kept)]
+            totals = [losses["total"] for losses in last.history if math.isfinite(losses["total"])]
+            yield {"optimizer": name, "factor": factor, "style_weight": weight, "evaluations": last.evaluations,
+                   "total": min(totals)}
+
+
+def rates(lab: Lab, unit: tuple[str, int]) -> Iterator[Row]:
+    """A photograph from its conv4_1, by torch's L-BFGS with two learning rates: the loss before each step of 20 evaluations."""
+    name, seed = unit
+    content, = _pictures(lab, name)
+    cells = {rate: {"learning_rate": rate} for rate in (1.0, 0.01)}
+    runs = lab.runs(cells, content=content, content_layers=["conv4_1"], start="noise", seed=seed, optimizer=_torch_lbfgs,
+                    steps=30)
+    for rate, steps in runs.items():
+        for index, losses in enumerate(steps[max(steps)].history):
+            yield {"rate": rate, "step": index, "content": losses["content"]}
+
+
 RECORDINGS = {
+    "optimisers": Recording(SIX, optimisers),
+    "rates": Recording([(name, seed) for name in nst.PHOTOGRAPHS for seed in SEEDS], rates),
     "starts": Recording(BENCH, starts), "curves": Recording(BENCH, curves), "epochs": Recording(BENCH, epochs),
     "weights": Recording(BENCH, weights), "content_layers": Recording(BENCH, content_layers),
     "style_layers": Recording(BENCH, style_layers), "grid_beta": Recording(SIX, grid_beta),
@@ -480,6 +519,34 @@ def g16a(starts: Table) -> list[Verdict]:
     seeds = starts.where(start="noise against noise")
     others = starts.where(start=["content against style", "content against noise", "style against noise"])
     return tuple(verdict(others.per_unit(column) / seeds.per_unit(column), below=1.2) for column in ("lpips", "coarse lpips"))
+
+
+@rule("PR6", "optimisers")
+def pr6(optimisers: Table) -> list[Verdict]:
+    """The share of runs that come within 1.2 of the best of their pair and weight: torch's L-BFGS against the better of Adam and
+    gradient descent."""
+    differences = []
+    for unit in dict.fromkeys(row["unit"] for row in optimisers.rows):
+        shares = {}
+        for weight in WEIGHTS[1:4]:
+            best = min(row["total"] for row in optimisers.where(unit=unit, style_weight=weight).rows)
+            for row in optimisers.where(unit=unit, style_weight=weight).rows:
+                shares.setdefault(row["optimizer"], []).append(row["total"] <= 1.2 * best)
+        share = {name: np.mean(flags) for name, flags in shares.items()}
+        differences.append(share["torch's L-BFGS"] - max(share["adam"], share["sgd"]))
+    return [verdict(differences, above=0.2)]
+
+
+@rule("ZH1", "rates")
+def zh1(rates: Table) -> list[Verdict]:
+    """Learning rate 0.01 over 1: at the end of the run, and where it stops as soon as the loss has grown."""
+    ends = {"all": [], "stopped": []}
+    for unit in dict.fromkeys(row["unit"] for row in rates.rows):
+        losses = {rate: [row["content"] for row in rates.where(unit=unit, rate=rate).rows] for rate in (0.01, 1.0)}
+        ends["all"].append(min(losses[0.01]) / min(losses[1.0]))
+        stopped = {rate: next((a for a, b in zip(run, run[1:]) if not b <= a), run[-1]) for rate, run in losses.items()}
+        ends["stopped"].append(stopped[0.01] / stopped[1.0])
+    return [verdict(ratios, below=0.9) for ratios in ends.values()]
 
 
 def answer(parts: Sequence[Verdict]) -> str:

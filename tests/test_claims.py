@@ -140,6 +140,22 @@ def test_deeper_layers_meet_longer_waves():
     assert answers("ZH5", rows(waves, layers=[*alone, "the style"])) == ["holds"]
 
 
+def test_optimisers_are_judged_by_how_many_settings_lead_near_the_best():
+    def total(pair, name, factor, weight):
+        return {"total": 1.0 if name in ("torch's L-BFGS", "L-BFGS") or (name == "adam" and factor == 1) else 2.0}
+    table = rows(total, optimizer=["sgd", "adam", "torch's L-BFGS", "L-BFGS"], factor=claims.FACTORS,
+                 style_weight=claims.WEIGHTS[1:4])
+    result, = claims.RULES["PR6"][1](table)
+    assert result.median == pytest.approx(2 / 3) and result.answer == "holds"
+
+
+def test_a_stop_rule_keeps_the_loss_before_the_first_rise():
+    def loss(pair, rate, step):  # the high rate jumps once and then ends lower
+        return {"content": (10.0, 8.0, 9.0, 1.0)[step] if rate == 1 else (10.0, 7.0, 5.0, 4.0)[step]}
+    everything, stopped = claims.RULES["ZH1"][1](rows(loss, rate=[0.01, 1.0], step=range(4)))
+    assert (everything.median, everything.answer) == (4.0, "fails") and (stopped.median, stopped.answer) == (0.5, "holds")
+
+
 def test_shares_have_the_interval_of_clopper_and_pearson():
     result = claims.share_of(np.array([True] * 9 + [False]), 0.9)
     assert (result.median, result.answer) == (0.9, "holds") and result.low == pytest.approx(0.555, abs=1e-3)
