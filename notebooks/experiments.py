@@ -5,8 +5,12 @@ measures tell in numbers what the eye sees. Not for: one run (nst_utils.stylize)
 """
 from __future__ import annotations
 
+import csv
 import inspect
+import platform
 import runpy
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,9 +150,8 @@ def _here(settings: Mapping[Any, Mapping], together: int | None) -> Iterator[tup
             return
 
 
-def _elsewhere(settings: Mapping[Any, Mapping], executor) -> Iterator[tuple[Any, nst.Step]]:
-    """The last Step of each cell as it comes in, whatever the executor; Dask's futures aren't those of the standard library."""
-    waiting = {executor.submit(nst.stylize, **one, show_progress=False): label for label, one in settings.items()}
+def _elsewhere(waiting: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """The labels and results of futures as they come in, whatever the executor; Dask's aren't those of the standard library."""
     try:
         while waiting:
             done = [future for future in waiting if future.done()]
@@ -182,7 +185,9 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None =
     made, results = dict.fromkeys(settings, 0), {}
     with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=nst.BAR) as bar:
         try:
-            for label, step in _elsewhere(settings, executor) if executor else _here(settings, together):
+            waiting = {executor.submit(nst.stylize, **one, show_progress=False): label for label, one in
+                       (settings.items() if executor else ())}
+            for label, step in _elsewhere(waiting) if executor else _here(settings, together):
                 if step.reason == "interrupted":
                     continue
                 made[label] = steps[label] if step.reason else step.index  # a run may stop early
@@ -270,7 +275,8 @@ def coarse_correlation(image: Tensor, other: Tensor, *, block: int = 8) -> float
 def psnr(image: Tensor, other: Tensor) -> float:
     """Peak signal-to-noise ratio of two pictures of one shape in dB: 30 can hardly be told apart."""
     inside = (slice(RIM, -RIM), slice(RIM, -RIM))
-    return float(peak_signal_noise_ratio(pixels(image)[inside], pixels(other)[inside]))
+    with np.errstate(divide="ignore"):  # infinite for equal pictures
+        return float(peak_signal_noise_ratio(pixels(image)[inside], pixels(other)[inside]))
 
 
 def ssim(image: Tensor, other: Tensor) -> float:
@@ -365,3 +371,127 @@ def verdict(values: Sequence[float], *, above: float | None = None, below: float
     low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
     holds, fails = (low > threshold, high <= threshold) if below is None else (high < threshold, low >= threshold)
     return Verdict(float(np.median(values)), low, high, len(values), "holds" if holds else "fails" if fails else "undecided")
+
+
+# --- Recorded measurements --------------------------------------------------------------------------------------------
+
+MEASUREMENTS = nst.DATA / "measurements"
+
+
+class Lab:
+    """A network, a size and the judges: what the runs of a recording share.
+
+    arch, pooling and other keywords: of the FeatureExtractor that is optimised against. size: long side of all pictures.
+    judges: "alexnet" and "vgg16" -> Judge; None loads the trained ones.
+    """
+
+    def __init__(self, arch: str = "vgg16_compact", *, size: int = 256, judges: Mapping[str, Judge] | None = None, device=None,
+                 **network):
+        self.arch, self.size, self.device = arch, size, device
+        self.network = {"arch": arch, **network}
+        self.judges = dict(judges or {name: Judge(name, device=device) for name in Judge.LAYERS})
+
+    def runs(self, cells: Mapping[Any, Mapping], *, marks: Sequence[int] = (), together: int | None = None,
+             **common) -> dict[Any, dict[int, nst.Step]]:
+        """`sweep` that keeps more of each run: label -> number of evaluations -> the Step after so many, for `marks` and the
+        last one, which is the best picture of the run."""
+        common = {"size": self.size, "device": self.device, **self.network} | common
+        kept = {label: {} for label in cells}
+        for label, step in _here({label: common | dict(cell) for label, cell in cells.items()}, together):
+            if step.reason == "interrupted":
+                raise KeyboardInterrupt
+            if step.reason or step.index in marks:
+                kept[label][step.index] = step
+        return kept
+
+    def judged(self, step: nst.Step, content: Tensor | None, style: Tensor | None) -> dict[str, float]:
+        """The losses of a step and every measure of its picture beside a photograph and a style (1, 3, H, W), of one size."""
+        image, numbers = step.image.cpu(), {name: step.losses[name] for name in ("total", "content", "style")}
+        if content is not None:
+            numbers |= {"lpips": self.judges["alexnet"].lpips(image, content), "ssim": ssim(image, content),
+                        "colour": colour_distance(image, content, block=8), "psnr": psnr(image, content),
+                        "coarse": coarse_correlation(image, content), "sharpness": sharpness(image, content)}
+        if style is not None:
+            alexnet, vgg = (judge.style_distance(image, style) for judge in (self.judges["alexnet"], self.judges["vgg16"]))
+            numbers |= {"alexnet": alexnet, "vgg16": vgg, "roughness": roughness(image, nst.resize(style, image.shape[-2:]))}
+        if content is not None and style is not None:
+            numbers["share"] = self.judges["alexnet"].share_closed(image, content, style)
+        return numbers | {"strokes": stroke_size(image), "seconds": step.seconds}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Runs whose numbers several claims may ask for.
+
+    units: what is recorded at a stroke, so that it can be compared with each other, mostly one pair of the bench.
+    measure: a function of a Lab and a unit that yields rows, dicts of names and numbers that read the same in all units.
+    """
+
+    units: Sequence[Any]
+    measure: Callable[[Lab, Any], Iterator[dict[str, Any]]]
+
+
+def measurements(name: str, *, arch: str | None = None, folder: Path = MEASUREMENTS) -> list[dict[str, Any]]:
+    """The rows recorded under a name, of one network or of all, with numbers as numbers; none if there is no file."""
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    return [row for row in rows if arch in (None, row["arch"])]
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def record(recordings: Mapping[str, Recording], lab: Lab, *, folder: Path = MEASUREMENTS, executor=None) -> Iterator[str]:
+    """Measure every unit that is not in `folder` yet and add its rows to NAME.csv; yields what was done. Stopped at any moment
+    it leaves whole units, and goes on from there. executor: as in `sweep`, for units side by side; None measures them here."""
+    missing = {(name, _label(unit)): (recording.measure, lab, unit) for name, recording in recordings.items()
+               for unit in recording.units if not any((row["arch"], row["unit"]) == (lab.arch, _label(unit))
+                                                      for row in measurements(name, folder=folder))}
+    if executor:
+        results = _elsewhere({executor.submit(_measured, *job): key for key, job in missing.items()})
+    else:
+        results = ((key, _measured(*job)) for key, job in missing.items())
+    for (name, label), (rows, seconds) in results:
+        where = {"arch": lab.arch, "size": lab.size, "unit": label}
+        found = [where | row | _provenance() for row in rows]
+        _write_rows(folder / f"{name}.csv", [*measurements(name, folder=folder), *found])
+        yield f"{name}: {label} with {lab.arch} in {seconds:.0f} s"
+
+
+def _measured(measure: Callable, lab: Lab, unit: Any) -> tuple[list[dict[str, Any]], float]:
+    start = time.perf_counter()
+    return list(measure(lab, unit)), time.perf_counter() - start
+
+
+def _label(unit: Any) -> str:
+    return unit if isinstance(unit, str) else " x ".join(map(str, unit))
+
+
+def _provenance() -> dict[str, str]:
+    """With which code and on what kind of machine a row came about."""
+    git = shutil.which("git")
+    asked = git and subprocess.run([git, "-C", str(Path(nst.__file__).parent), "rev-parse", "--short", "HEAD"],
+                                   capture_output=True, text=True)
+    return {"commit": asked.stdout.strip() if asked else "", "day": time.strftime("%Y-%m-%d"), "torch": torch.__version__,
+            "machine": f"{platform.system()} {torch.backends.cpu.get_cpu_capability()}"}
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    with nst.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+if __name__ == "__main__":
+    from claims import main  # it imports this module under its own name
+    main()

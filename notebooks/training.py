@@ -448,6 +448,7 @@ class AdaINLosses(nn.Module):
 
     content: relative error of the result's maps against t = AdaIN(f(c), f(s)) at its layer (Huang & Belongie eq. 12).
     style: relative error of means and deviations, averaged over its layers (eq. 13).
+    gram: relative error of Gram matrices, averaged over these layers (Gatys et al. 2016, eq. 4).
     identity: squared error of decoded photographs against themselves (Park & Lee 2019, eq. 7).
     """
 
@@ -459,27 +460,30 @@ class AdaINLosses(nn.Module):
         encoder, deepest = self.network.encoder, self.network.layer
         with torch.no_grad():
             photograph = nst.full(encoder(content)[deepest])
-            wanted = {layer: nst.mean_std(maps) for layer, maps in encoder(style).items()}
+            wanted = encoder(style)
             target = nst.adain(photograph, wanted[deepest])
         # Not in the paper: the identity gives the decoder a target per pixel, and an hour of training goes much further;
         # half of each process's batch, to save time.
         half = (len(content) + 1) // 2
         result, same = self.network.decode(torch.cat([target, photograph[:half]])).split([len(content), half])
         maps = encoder(result)
+
+        def error(statistic: Callable) -> Tensor:
+            layers = [nst.relative_error(statistic(maps[layer]), statistic(wanted[layer])).mean() for layer in wanted]
+            return torch.stack(layers).mean()
         # Relative errors instead of the paper's norms: the terms are comparable and independent of the encoder.
-        layers = [nst.relative_error(nst.mean_std(maps[layer]), wanted[layer]).mean() for layer in self.network.layers]
-        return {"content": nst.relative_error(nst.full(maps[deepest]), target).mean(),
-                "style": torch.stack(layers).mean(), "identity": F.mse_loss(same, content[:half])}
+        return {"content": nst.relative_error(nst.full(maps[deepest]), target).mean(), "style": error(nst.mean_std),
+                "gram": error(nst.gram), "identity": F.mse_loss(same, content[:half])}
 
 
 def train_adain(network: nst.AdaIN, contents, styles, *, steps: int = 8000, batch: int = 8, size: int = 288, crop: int = 128,
-                learning_rate: float = 5e-4, style_weight: float = 10.0, identity_weight: float = 20.0, checkpoint=None,
-                checkpoint_every: int = 500, seed: int = 0, workers: int | None = None,
+                learning_rate: float = 5e-4, style_weight: float = 10.0, gram_weight: float = 0.0, identity_weight: float = 20.0,
+                checkpoint=None, checkpoint_every: int = 500, seed: int = 0, workers: int | None = None,
                 accelerator: Accelerator | None = None) -> Iterator[TrainingStep]:
     """Train the decoder of `network` and yield a TrainingStep after each update.
 
     contents, styles, size, crop: folders of pictures and what is cut from them, see PictureCrops.
-    style_weight, identity_weight: weights beside the content loss, see AdaINLosses.
+    style_weight, gram_weight, identity_weight: weights beside the content loss, see AdaINLosses.
     checkpoint: a file, written every `checkpoint_every` steps and at the end. If it is there, training goes on from it
     and gives on a CPU the same bits as a run without a break; the one before it is kept as `NAME.previous`.
     workers: processes that read pictures while the network trains; the crops are the same for any number. None takes half
@@ -494,7 +498,8 @@ def train_adain(network: nst.AdaIN, contents, styles, *, steps: int = 8000, batc
     if not 16 <= crop <= size:
         raise ValueError(f"crop is at least 16 and at most size, not {crop} with a size of {size}.")
     photographs, paintings = (PictureCrops(source, size, crop, seed + stream) for stream, source in enumerate((contents, styles)))
-    weights = {"content": 1.0, "style": style_weight, "identity": identity_weight}  # a new term of AdaINLosses needs its weight
+    weights = {"content": 1.0, "style": style_weight, "gram": gram_weight,  # a new term of AdaINLosses needs its weight
+               "identity": identity_weight}
     # constant, then falling to 0 over the last half; the paper's stays constant
     rate = lambda share: learning_rate * min(1.0, 2 * (1 - share))  # noqa: E731
     yield from _updates(AdaINLosses(network), network.decoder, [photographs, paintings], weights, steps=steps, batch=batch,

@@ -14,12 +14,16 @@ from experiments import (
     RIM,
     SIX,
     Judge,
+    Lab,
+    Recording,
     coarse_correlation,
     colour_distance,
     faint_noise,
     largest_batch,
+    measurements,
     octaves,
     psnr,
+    record,
     roughness,
     sharpness,
     square,
@@ -296,3 +300,83 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
 def test_a_verdict_without_numbers_or_threshold_is_refused(values, options, message):
     with pytest.raises(ValueError, match=message):
         verdict(values, **options)
+
+
+# -- recorded measurements ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab():
+    """A laboratory whose networks know nothing: what is recorded does not matter here."""
+    channels = {"alexnet": (64, 192, 384, 256, 256), "vgg16": (64, 128, 256, 512, 512)}
+    judges = {arch: Judge(arch, weights=None, heads=[torch.ones(count) for count in counts]) for arch, counts in channels.items()}
+    return Lab("vgg11", size=96, weights=None, precision="float32", judges=judges, device="cpu")
+
+
+def test_runs_keep_the_steps_that_are_asked_for_and_the_last(lab, picture, painting):
+    common = dict(content=picture, style=painting, steps=4)
+    runs = lab.runs({1: {"style_weight": 1}, 2: {"style_weight": 100}}, marks=(0, 2), together=1, **common)
+    picture, painting = nst.resize(picture, 96), nst.resize(painting, 96)
+    objective = nst.StyleObjective(picture, painting, style_weight=100, arch="vgg11", weights=None, precision="float32")
+    single = list(nst.optimize_image(picture, objective, steps=4))
+    assert {label: list(steps) for label, steps in runs.items()} == {1: [0, 2, 4], 2: [0, 2, 4]}
+    assert all(torch.equal(step.image, single[index].image) for index, step in runs[2].items())
+
+
+def test_what_is_judged_of_a_picture(lab):
+    content, style = nst.sample("chelsea", 96), nst.sample("mosaic", 96)
+    step = next(nst.optimize_image(content, nst.StyleObjective(content, style, arch="vgg11", weights=None), steps=1))
+    numbers = lab.judged(step, content, style)
+    assert numbers["lpips"] == numbers["colour"] == numbers["share"] == 0 and numbers["ssim"] == numbers["sharpness"] == 1
+    assert numbers["total"] == step.losses["total"] and numbers["alexnet"] > 0 and numbers["strokes"] > 2
+    assert "lpips" not in lab.judged(step, None, style) and "vgg16" not in lab.judged(step, content, None)
+
+
+@pytest.fixture
+def recording():
+    """Two units with two rows each, and how often each was measured."""
+    counts = {}
+
+    def measure(lab, unit):
+        counts[unit] = counts.get(unit, 0) + 1
+        for seed in (0, 1):
+            yield {"seed": seed, "value": len(unit[0]) + seed / 3, "start": "noise"}
+    return Recording([("a", "b"), ("longer", "c")], measure), counts
+
+
+def test_a_recording_goes_on_where_it_was_stopped(lab, recording, tmp_path):
+    one, counts = recording
+    run = record({"X1": one}, lab, folder=tmp_path)
+    assert next(run).startswith("X1: a x b with vgg11 in")
+    run.close()
+    assert {row["unit"] for row in measurements("X1", folder=tmp_path)} == {"a x b"}
+    assert len(list(record({"X1": one}, lab, folder=tmp_path))) == 1 and not list(record({"X1": one}, lab, folder=tmp_path))
+    rows = measurements("X1", arch="vgg11", folder=tmp_path)
+    assert counts == {("a", "b"): 1, ("longer", "c"): 1} and len(rows) == 4
+    assert rows[3]["seed"] == 1 and rows[3]["value"] == pytest.approx(6 + 1 / 3, rel=1e-5) and rows[3]["start"] == "noise"
+    assert rows[0]["size"] == 96 and rows[0]["torch"] == torch.__version__ and rows[0]["day"].count("-") == 2
+    assert measurements("X1", arch="vgg16", folder=tmp_path) == [] == measurements("none", folder=tmp_path)
+
+
+def test_a_unit_that_fails_leaves_what_was_recorded(lab, recording, tmp_path):
+    one, _ = recording
+
+    def broken(lab, unit):
+        yield {"value": 1.0}
+        if unit[0] == "longer":
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        list(record({"X1": Recording(one.units, broken)}, lab, folder=tmp_path))
+    assert [row["unit"] for row in measurements("X1", folder=tmp_path)] == ["a x b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["X1.csv"]
+
+
+def one_row(lab, unit):
+    yield {"value": len(unit[0]), "threads": torch.get_num_threads()}
+
+
+def test_units_can_be_measured_by_other_processes(lab, tmp_path):
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        lines = list(record({"X1": Recording([("a", "b"), ("longer", "c")], one_row)}, lab, folder=tmp_path, executor=pool))
+    rows = {row["unit"]: (row["value"], row["threads"]) for row in measurements("X1", folder=tmp_path)}
+    assert len(lines) == 2 and rows == {"a x b": (1, 1), "longer x c": (6, 1)}

@@ -77,7 +77,9 @@ def test_the_losses_are_what_they_are_said_to_be(adain, picture, painting):
         layers = [nst.relative_error(nst.mean_std(result[layer]), nst.mean_std(wanted[layer])) for layer in adain.layers]
         same = adain.decode(adain.encoder(content)["relu4_1"])[:2]  # half of the batch, rounded up
     assert terms["content"].item() == pytest.approx(nst.relative_error(result["relu4_1"], target).mean().item(), rel=1e-3)
+    grams = [nst.relative_error(nst.gram(result[layer]), nst.gram(wanted[layer])) for layer in adain.layers]
     assert terms["style"].item() == pytest.approx(torch.stack(layers).mean().item(), rel=1e-3)
+    assert terms["gram"].item() == pytest.approx(torch.stack(grams).mean().item(), rel=1e-3)
     assert terms["identity"].item() == pytest.approx((same - content[:2]).square().mean().item(), rel=1e-3)
 
 

@@ -1,0 +1,628 @@
+"""What the five course reports say, and the runs that put it to the test.
+
+A recording is a set of runs that several claims ask for; `python notebooks/experiments.py record` makes them, on the bench of
+experiments.py, and keeps their numbers in data/measurements. Nothing here draws or judges by eye: notebooks show.
+"""
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import combinations
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import beta as beta_distribution
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+import nst_utils as nst
+from experiments import (
+    BENCH,
+    MEASUREMENTS,
+    SEEDS,
+    SIX,
+    Lab,
+    Recording,
+    Verdict,
+    faint_noise,
+    measurements,
+    octaves,
+    record,
+    verdict,
+)
+
+Row = dict[str, Any]
+STYLES = tuple(dict.fromkeys(style for _, style in BENCH))
+CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
+                "conv5_1")  # up to where the compact network ends; PR counts them from 0
+WEIGHTS, BETAS, RATIOS = (1.0, 10.0, 100.0, 1e3, 1e4), (1e2, 1e3, 1e4, 1e5, 1e6), (1e-5, 1e-4, 1e-3, 1e-2)
+COUNTS, FACTORS = (1, 2, 3, 4, 5), (0.1, 1.0, 10.0)
+RELUS = tuple(layer.replace("conv", "relu") for layer in CONVOLUTIONS)
+FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
+NUMBERS = frozenset(  # columns that are measured; the others say of what
+    ("total", "content", "style", "lpips", "coarse lpips", "ssim", "colour", "psnr", "coarse", "sharpness", "alexnet", "vgg16",
+     "roughness", "share", "strokes", "seconds", *nst.STYLE_LAYERS, *(f"octave {k}" for k in range(1, 7))))
+STYLE_SETS = tuple(nst.STYLE_LAYERS[:count] for count in range(1, 6))
+
+
+def _pictures(lab: Lab, *names: str) -> list[Tensor]:
+    return [nst.sample(name, lab.size) for name in names]
+
+
+def _rows(lab: Lab, runs: Mapping[Row | tuple, Mapping[int, nst.Step]], content: Tensor | None, style: Tensor | None,
+          *names: str) -> Iterator[Row]:
+    """A row for every kept step of every run: the label of the run under `names`, evaluations, and what is judged of it."""
+    for label, steps in runs.items():
+        for step in steps.values():
+            yield dict(zip(names, label)) | {"evaluations": step.evaluations} | lab.judged(step, content, style)
+
+
+def _last(steps: Mapping[int, nst.Step]) -> Tensor:
+    return steps[max(steps)].image
+
+
+def _coarse(image: Tensor) -> Tensor:
+    """The picture without all that is finer than 8 pixels, in its size."""
+    return F.interpolate(F.avg_pool2d(image, 8, ceil_mode=True, count_include_pad=False), image.shape[-2:])
+
+
+# --- From noise or from the photograph --------------------------------------------------------------------------------
+
+
+def starts(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Each pair from photograph, style and noise, until the total falls by less than 0.1 % in 20 steps."""
+    content, style = _pictures(lab, *pair)
+    cells = {("content", 0): {"start": "content"}, ("style", 0): {"start": "style"}}
+    cells |= {("noise", seed): {"start": "noise", "seed": seed} for seed in SEEDS}
+    runs = lab.runs(cells, content=content, style=style, steps=400, tolerance=1e-3, marks=(25, 50, 100, 200))
+    yield from _rows(lab, runs, content, style, "start", "seed")
+    for (one, a), (other, b) in combinations(runs.items(), 2):
+        images = _last(a), _last(b)
+        yield {"start": f"{one[0]} against {other[0]}", "seed": one[1] + 10 * other[1],
+               "lpips": lab.judges["alexnet"].lpips(*images), "coarse lpips": lab.judges["alexnet"].lpips(*map(_coarse, images))}
+
+
+def curves(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Every total of a run from the photograph and of one from noise, for counting evaluations."""
+    content, style = _pictures(lab, *pair)
+    cells = {("content",): {"start": "content"}, ("noise",): {"start": "noise"}}
+    runs = lab.runs(cells, content=content, style=style, steps=400)
+    for (start,), steps in runs.items():
+        for index, losses in enumerate(steps[max(steps)].history):
+            yield {"start": start, "evaluations": index + 1, "total": losses["total"]}
+
+
+def epochs(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """A long run from noise and one from the photograph."""
+    content, style = _pictures(lab, *pair)
+    cells = {(start,): {"start": start} for start in ("noise", "content")}
+    runs = lab.runs(cells, content=content, style=style, steps=1000, marks=(100, 200, 400, 600, 800))
+    yield from _rows(lab, runs, content, style, "start")
+
+
+# --- Weights and layers -----------------------------------------------------------------------------------------------
+
+
+def weights(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Five style weights, with the content compared at a shallow and at the usual depth."""
+    content, style = _pictures(lab, *pair)
+    cells = {(layer, weight): {"content_layers": [layer], "style_weight": weight}
+             for layer in ("relu2_1", "relu4_2") for weight in WEIGHTS}
+    runs = lab.runs(cells, content=content, style=style, steps=150)
+    yield from _rows(lab, runs, content, style, "content_layer", "style_weight")
+
+
+def content_layers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Each layer as the content layer, from noise; relu4_2 with a second seed."""
+    content, style = _pictures(lab, *pair)
+    cells = {(layer, 0): {"content_layers": [layer], "seed": 0} for layer in RELUS}
+    cells["relu4_2", 1] = {"content_layers": ["relu4_2"], "seed": 1}
+    runs = lab.runs(cells, content=content, style=style, start="noise", steps=200)
+    yield from _rows(lab, runs, content, style, "content_layer", "seed")
+    for (one, a), (other, b) in combinations(runs.items(), 2):
+        yield {"content_layer": f"{one[0]} against {other[0]}", "seed": one[1] + 10 * other[1],
+               "lpips": lab.judges["alexnet"].lpips(_last(a), _last(b))}
+
+
+def style_layers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Each style layer alone, and all five."""
+    content, style = _pictures(lab, *pair)
+    cells = {(layer,): {"style_layers": [layer]} for layer in nst.STYLE_LAYERS} | {("all",): {}}
+    yield from _rows(lab, lab.runs(cells, content=content, style=style, steps=150), content, style, "style_layer")
+
+
+def grid_beta(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """The grid of PR: content at index 4, beta from 1e2 to 1e6, style at the first one to five convolutions."""
+    content, style = _pictures(lab, *pair)
+    cells = {(count, beta): {"style_layers": CONVOLUTIONS[:count], "style_weight": beta}
+             for count in COUNTS for beta in BETAS}
+    runs = lab.runs(cells, content=content, style=style, content_layers=["conv3_1"], scale="gatys", steps=150)
+    yield from _rows(lab, runs, content, style, "indices", "beta")
+
+
+def grid_ratio(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """The grid of TC from noise: alpha/beta from 1e-5 to 1e-2, style at conv1_1, and on to conv5_1, both poolings."""
+    content, style = _pictures(lab, *pair)
+    sets = [tuple(layer.replace("relu", "conv") for layer in layers) for layers in STYLE_SETS]
+    for pooling in ("max", "avg"):
+        cells = {(pooling, len(layers), ratio): {"style_layers": layers, "content_weight": ratio}
+                 for layers in sets for ratio in RATIOS}
+        runs = lab.runs(cells, content=content, style=style, start="noise", scale="gatys", style_weight=1.0, pooling=pooling,
+                        content_layers=["conv4_2"], steps=200)
+        yield from _rows(lab, runs, content, style, "pooling", "layers", "ratio")
+
+
+def pooling(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Max and average pooling, from the photograph and from three noises."""
+    content, style = _pictures(lab, *pair)
+    for kind in ("max", "avg"):
+        cells = {(kind, "content", 0): {"start": "content"}}
+        cells |= {(kind, "noise", seed): {"start": "noise", "seed": seed} for seed in SEEDS}
+        runs = lab.runs(cells, content=content, style=style, pooling=kind, steps=200)
+        yield from _rows(lab, runs, content, style, "pooling", "start", "seed")
+
+
+# --- One picture alone ------------------------------------------------------------------------------------------------
+
+
+def reconstructions(lab: Lab, photograph: str) -> Iterator[Row]:
+    """The photograph back from each convolution, from faint and from full noise."""
+    content, = _pictures(lab, photograph)
+    for contrast in (0.2, 1.0):
+        cells = {(contrast, layer): {"content_layers": [layer]} for layer in CONVOLUTIONS}
+        runs = lab.runs(cells, content=content, start=faint_noise(content, contrast), steps=300, tolerance=1e-3)
+        yield from _rows(lab, runs, content, None, "contrast", "content_layer")
+
+
+def textures(lab: Lab, name: str) -> Iterator[Row]:
+    """The style's texture from each layer alone and from layers up to each, with two seeds, and its error at all five."""
+    style, = _pictures(lab, name)
+    judge = nst.StyleObjective(None, style, **lab.network)
+    sets = {f"up to {layers[-1]}": layers for layers in STYLE_SETS} | {layer: [layer] for layer in nst.STYLE_LAYERS[1:]}
+    cells = {(label, seed): {"style_layers": layers, "seed": seed} for label, layers in sets.items() for seed in SEEDS[:2]}
+    runs = lab.runs(cells, style=style, start="noise", steps=200)
+    for (label, seed), steps in runs.items():
+        image = _last(steps)
+        with torch.no_grad():
+            errors = {layer: judge(image)[1][f"style {layer}"].item() for layer in nst.STYLE_LAYERS}
+        waves = {f"octave {k + 1}": share for k, share in enumerate(octaves(image))}
+        yield {"layers": label, "seed": seed} | lab.judged(steps[max(steps)], None, style) | errors | waves
+    for label in sets:
+        yield {"layers": f"{label}, seeds", "lpips": lab.judges["alexnet"].lpips(*(_last(runs[label, seed]) for seed in (0, 1)))}
+    halves = style[..., :style.shape[-1] // 2], style[..., style.shape[-1] - style.shape[-1] // 2:]
+    yield {"layers": "the style's halves", "lpips": lab.judges["alexnet"].lpips(*halves)}
+    yield {"layers": "the style"} | {f"octave {k + 1}": share for k, share in enumerate(octaves(style))}
+
+
+# --- Optimisers -------------------------------------------------------------------------------------------------------
+
+
+def _torch_lbfgs(pixels: list[Tensor], rate: float) -> torch.optim.Optimizer:
+    """As a user calls it: up to 20 evaluations in each step."""
+    return torch.optim.LBFGS(pixels, lr=rate)
+
+
+def optimisers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Four optimisers at three style weights, with the usual learning rate and a tenth and ten times of it; the lowest total of
+    some 160 evaluations."""
+    content, style = _pictures(lab, *pair)
+    usual = {"sgd": ("sgd", 2e-5, 160), "adam": ("adam", 0.02, 160), "torch's L-BFGS": (_torch_lbfgs, 1.0, 8),
+             "L-BFGS": ("lbfgs", 1.0, 160)}
+    for name, (optimizer, rate, steps) in usual.items():
+        cells = {(name, factor, weight): {"learning_rate": factor * rate, "style_weight": weight}
+                 for factor in FACTORS for weight in WEIGHTS[1:4]}
+        runs = lab.runs(cells, content=content, style=style, optimizer=optimizer, steps=steps)
+        for (_, factor, weight), kept in runs.items():
+            last = kept[max(kept)]
+            totals = [losses["total"] for losses in last.history if math.isfinite(losses["total"])]
+            yield {"optimizer": name, "factor": factor, "style_weight": weight, "evaluations": last.evaluations,
+                   "total": min(totals)}
+
+
+def rates(lab: Lab, unit: tuple[str, int]) -> Iterator[Row]:
+    """A photograph from its conv4_1, by torch's L-BFGS with two learning rates: the loss before each step of 20 evaluations."""
+    name, seed = unit
+    content, = _pictures(lab, name)
+    cells = {rate: {"learning_rate": rate} for rate in (1.0, 0.01)}
+    runs = lab.runs(cells, content=content, content_layers=["conv4_1"], start="noise", seed=seed, optimizer=_torch_lbfgs,
+                    steps=30)
+    for rate, steps in runs.items():
+        for index, losses in enumerate(steps[max(steps)].history):
+            yield {"rate": rate, "step": index, "content": losses["content"]}
+
+
+RECORDINGS = {
+    "optimisers": Recording(SIX, optimisers),
+    "rates": Recording([(name, seed) for name in nst.PHOTOGRAPHS for seed in SEEDS], rates),
+    "starts": Recording(BENCH, starts), "curves": Recording(BENCH, curves), "epochs": Recording(BENCH, epochs),
+    "weights": Recording(BENCH, weights), "content_layers": Recording(BENCH, content_layers),
+    "style_layers": Recording(BENCH, style_layers), "grid_beta": Recording(SIX, grid_beta),
+    "grid_ratio": Recording(SIX, grid_ratio), "pooling": Recording(BENCH, pooling),
+    "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions), "textures": Recording(STYLES, textures)}
+
+
+# --- What follows from them -------------------------------------------------------------------------------------------
+
+
+class Table:
+    """Recorded rows: pick those that fit, and get a number for each unit."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = list(rows)
+
+    def where(self, **wanted) -> Table:
+        """The rows in which each of these columns has the value, or one of a list of values."""
+        fits = lambda value, want: value in want if isinstance(want, list | tuple) else value == want  # noqa: E731
+        return Table([row for row in self.rows if all(fits(row.get(key), want) for key, want in wanted.items())])
+
+    def per_unit(self, column: str) -> np.ndarray:
+        """The column's mean for each unit, in the order in which units were recorded."""
+        units = {}
+        for row in self.rows:
+            units.setdefault(row["unit"], []).append(row[column])
+        return np.array([np.mean(values) for values in units.values()])
+
+    def series(self, column: str, by: str, order: Sequence) -> np.ndarray:
+        """The column along `order`, the values of another column: (units, len(order))."""
+        return np.stack([self.where(**{by: value}).per_unit(column) for value in order], axis=1)
+
+    def final(self) -> Table:
+        """Of each run the step with most evaluations; rows that are no steps are left out."""
+        last = {}
+        for row in self.rows:
+            run = tuple(value for key, value in row.items() if key not in NUMBERS | {"evaluations"})
+            if row.get("evaluations", "") != "" and row["evaluations"] >= last.get(run, row)["evaluations"]:
+                last[run] = row
+        return Table(list(last.values()))
+
+
+RULES: dict[str, tuple[str, Callable[[Table], list[Verdict]]]] = {}  # claim -> its recording and what follows from that
+
+
+def rule(claim: str, recording: str) -> Callable:
+    """The decorated function judges a claim from a recording, in as many parts as the claim has."""
+    def enter(function: Callable[[Table], list[Verdict]]) -> Callable:
+        RULES[claim] = recording, function
+        return function
+    return enter
+
+
+def steadily(series: np.ndarray, *, falls: bool, least: float = 0.9) -> Verdict:
+    """Does a number fall (or grow) at each step? The share of units in which it does, judged against `least`."""
+    steps = np.diff(series, axis=1)
+    return share_of((steps < 0 if falls else steps > 0).all(1), least)
+
+
+def share_of(flags: np.ndarray, least: float) -> Verdict:
+    """Is something so in at least such a share of cases? Clopper and Pearson's 95 % interval of that share stands beside it."""
+    count, hits = flags.size, int(flags.sum())
+    low = beta_distribution.ppf(0.025, hits, count - hits + 1) if hits else 0.0
+    high = beta_distribution.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0
+    return Verdict(hits / count, float(low), float(high), count, "holds" if hits >= least * count else "fails")
+
+
+@rule("VS1", "starts")
+def vs1(starts: Table) -> list[Verdict]:
+    end = starts.final()
+    noise, content = (end.where(start=start) for start in ("noise", "content"))
+    return [verdict(noise.per_unit("alexnet") / content.per_unit("alexnet"), below=1.1),
+            verdict(noise.per_unit("lpips") - content.per_unit("lpips"), below=0.05)]
+
+
+@rule("VS2", "curves")
+def vs2(curves: Table) -> list[Verdict]:
+    ratios = []
+    for unit in dict.fromkeys(row["unit"] for row in curves.rows):
+        totals = {start: [row["total"] for row in curves.where(unit=unit, start=start).rows] for start in ("noise", "content")}
+        goal = 1.1 * min(map(min, totals.values()))
+        needed = {start: next((k for k, total in enumerate(run, 1) if total <= goal), math.inf) for start, run in totals.items()}
+        ratios.append(min(needed["noise"] / needed["content"], 1e3))  # what never arrives counts as a thousand times as long
+    return [verdict(ratios, above=1.2)]
+
+
+@rule("VS3", "weights")
+def vs3(weights: Table) -> list[Verdict]:
+    return [steadily(weights.where(content_layer="relu4_2").series("alexnet", "style_weight", WEIGHTS), falls=True)]
+
+
+@rule("VS4", "content_layers")
+def vs4(content_layers: Table) -> list[Verdict]:
+    against = [row for row in content_layers.rows if " against " in row["content_layer"]]
+    seeds = Table([row for row in against if row["content_layer"] == "relu4_2 against relu4_2"])
+    layers = Table([row for row in against if row["content_layer"] != "relu4_2 against relu4_2"])
+    rough = content_layers.where(seed=0, content_layer=RELUS).series("roughness", "content_layer", RELUS)
+    return verdict(layers.per_unit("lpips") / seeds.per_unit("lpips"), above=2), verdict(rough.max(1) / rough.min(1), above=1.5)
+
+
+@rule("VS5", "content_layers")
+def vs5(content_layers: Table) -> list[Verdict]:
+    away = content_layers.where(seed=0).series("lpips", "content_layer", RELUS)
+    worse = (away[:, 1:-1] > 1.1 * away[:, :-2]) & (away[:, 1:-1] > 1.1 * away[:, 2:])
+    return [share_of(worse[:, worse.sum(0).argmax()], 0.5)]
+
+
+@rule("VS6", "style_layers")
+def vs6(style_layers: Table) -> list[Verdict]:
+    alone = style_layers.series("alexnet", "style_layer", nst.STYLE_LAYERS)
+    return [verdict(alone[:, :2].mean(1) / alone[:, 3:].mean(1), below=0.9)]
+
+
+@rule("PR1", "reconstructions")
+def pr1(reconstructions: Table) -> list[Verdict]:
+    first = reconstructions.final().where(content_layer=CONVOLUTIONS[:2])
+    return [verdict([row["psnr"] for row in first.rows], above=30)]
+
+
+@rule("PR2", "reconstructions")
+def pr2(reconstructions: Table) -> list[Verdict]:
+    faint = reconstructions.final().where(contrast=0.2)
+    return [steadily(faint.series("psnr", "content_layer", CONVOLUTIONS[:6]), falls=True),
+            verdict(faint.where(content_layer=CONVOLUTIONS[5]).per_unit("coarse"), above=0.7)]
+
+
+@rule("PR3", "textures")
+def pr3(textures: Table) -> list[Verdict]:
+    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
+    errors = np.stack([textures.series(layer, "layers", alone) for layer in nst.STYLE_LAYERS], axis=2)  # (style, texture, at)
+    diagonal = np.diagonal(errors, axis1=1, axis2=2)
+    lowest = (diagonal <= errors.min(2)) & (diagonal <= errors.min(1))
+    return [share_of(lowest.all(1), 0.9)]
+
+
+def _grid(table: Table, column: str, down: tuple[str, Sequence], along: tuple[str, Sequence]) -> np.ndarray:
+    """The column as (units, rows, columns)."""
+    return np.stack([table.where(**{down[0]: value}).series(column, *along) for value in down[1]], axis=1)
+
+
+def _more_style(grid: np.ndarray) -> Verdict:
+    return share_of(np.concatenate([(np.diff(grid, axis=axis) < 0).ravel() for axis in (1, 2)]), 0.9)
+
+
+def _swallowed(grid: np.ndarray) -> Verdict:
+    count = min(grid.shape[1:])
+    return steadily(np.stack([grid[:, k, k] for k in range(count)], axis=1), falls=False)
+
+
+@rule("PR4", "grid_beta")
+def pr4(grid_beta: Table) -> list[Verdict]:
+    return [_more_style(_grid(grid_beta, "alexnet", ("indices", COUNTS), ("beta", BETAS)))]
+
+
+@rule("PR5", "grid_beta")
+def pr5(grid_beta: Table) -> list[Verdict]:
+    return [_swallowed(_grid(grid_beta, "lpips", ("indices", COUNTS), ("beta", BETAS)))]
+
+
+@rule("PR7", "weights")
+def pr7(weights: Table) -> list[Verdict]:
+    """Style distances at LPIPS in the middle of what both depths reach."""
+    ratios = []
+    for unit in dict.fromkeys(row["unit"] for row in weights.rows):
+        lines = [sorted((row["lpips"], row["alexnet"]) for row in weights.where(unit=unit, content_layer=layer).rows)
+                 for layer in ("relu2_1", "relu4_2")]
+        middle = (max(line[0][0] for line in lines) + min(line[-1][0] for line in lines)) / 2
+        shallow, deep = (np.interp(middle, *zip(*line)) for line in lines)
+        ratios.append(deep / shallow)
+    return [verdict(ratios, below=0.9)]
+
+
+@rule("ZH2", "reconstructions")
+def zh2(reconstructions: Table) -> list[Verdict]:
+    faint = reconstructions.final().where(contrast=0.2)
+    return [steadily(faint.series("sharpness", "content_layer", FIRSTS), falls=True)]
+
+
+@rule("ZH3", "reconstructions")
+def zh3(reconstructions: Table) -> list[Verdict]:
+    colour = reconstructions.final().where(contrast=0.2).series("colour", "content_layer", FIRSTS)
+    return [share_of(colour.argmin(1) == 1, 0.9)]
+
+
+@rule("ZH4", "style_layers")
+def zh4(style_layers: Table) -> list[Verdict]:
+    alone = style_layers.series("alexnet", "style_layer", nst.STYLE_LAYERS)
+    return [verdict(style_layers.where(style_layer="all").per_unit("alexnet") / alone.min(1), below=0.9)]
+
+
+@rule("ZH5", "textures")
+def zh5(textures: Table) -> list[Verdict]:
+    names = [f"octave {k}" for k in range(1, 7)]
+    own = np.stack([textures.where(layers="the style").per_unit(name) for name in names], axis=1)
+    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
+    met = np.stack([textures.series(name, "layers", alone) for name in names], axis=2)  # (styles, layers, octaves)
+    best = np.abs(np.log((met + 1e-6) / (own[:, None] + 1e-6))).argmin(2)
+    ranks = [spearmanr(range(5), row).statistic if len(set(row)) > 1 else 0.0 for row in best]
+    return [verdict(ranks, above=0.8)]
+
+
+@rule("ZH6", "textures")
+def zh6(textures: Table) -> list[Verdict]:
+    seeds, halves = (textures.where(layers=name).per_unit("lpips") for name in ("up to relu5_1, seeds", "the style's halves"))
+    return [verdict(seeds / halves, above=0.5)]
+
+
+@rule("ZH7", "starts")
+def zh7(starts: Table) -> list[Verdict]:
+    """At the style distance that the worse of the two ends with."""
+    differences = []
+    for unit in dict.fromkeys(row["unit"] for row in starts.rows):
+        lines = []
+        for start in ("noise", "content"):
+            rows = [row for row in starts.where(unit=unit, start=start, seed=0).rows if row["alexnet"] != ""]
+            lines.append(sorted((row["alexnet"], row["colour"]) for row in rows))
+        equal = max(line[0][0] for line in lines)
+        noise, content = (np.interp(equal, *zip(*line)) for line in lines)
+        differences.append(content - noise)
+    return [verdict(differences, below=-2)]
+
+
+@rule("TC1", "starts")
+def tc1(starts: Table) -> list[Verdict]:
+    def gap(evaluations: int) -> np.ndarray:
+        now = starts.where(evaluations=evaluations + 1)
+        return now.where(start="noise").per_unit("lpips") - now.where(start="content").per_unit("lpips")
+    return verdict(gap(25), above=0), verdict(gap(100) - gap(25), below=0)
+
+
+@rule("TC2", "pooling")
+def tc2(pooling: Table) -> list[Verdict]:
+    end = pooling.final()
+    return tuple(verdict(end.where(start=start, pooling="avg").per_unit("roughness")
+                            / end.where(start=start, pooling="max").per_unit("roughness"), below=0.95)
+                    for start in ("content", "noise"))
+
+
+@rule("TC3", "grid_ratio")
+def tc3(grid_ratio: Table) -> list[Verdict]:
+    parts = []
+    for kind in ("max", "avg"):
+        place = ("layers", COUNTS), ("ratio", RATIOS[::-1])
+        table = grid_ratio.where(pooling=kind)
+        parts += [_more_style(_grid(table, "alexnet", *place)), _swallowed(_grid(table, "lpips", *place))]
+    return tuple(parts)
+
+
+@rule("TC4", "textures")
+def tc4(textures: Table) -> list[Verdict]:
+    return [steadily(textures.series("strokes", "layers", [f"up to {layer}" for layer in nst.STYLE_LAYERS]), falls=False)]
+
+
+@rule("TC5", "epochs")
+def tc5(epochs: Table) -> list[Verdict]:
+    along = epochs.where(start="noise").series("lpips", "evaluations", (101, 401, 1001))
+    return [steadily(along, falls=True)]
+
+
+@rule("TC6", "epochs")
+def tc6(epochs: Table) -> list[Verdict]:
+    along = epochs.where(start="content").series("share", "evaluations", (101, 801))
+    return [verdict(along[:, 0] / along[:, 1], above=0.8)]
+
+
+@rule("G15a", "textures")
+def g15a(textures: Table) -> list[Verdict]:
+    rough = textures.series("roughness", "layers", [f"up to {layer}" for layer in nst.STYLE_LAYERS])
+    return [*tc4(textures), steadily(rough, falls=True)]
+
+
+@rule("G16a", "starts")
+def g16a(starts: Table) -> list[Verdict]:
+    seeds = starts.where(start="noise against noise")
+    others = starts.where(start=["content against style", "content against noise", "style against noise"])
+    return tuple(verdict(others.per_unit(column) / seeds.per_unit(column), below=1.2) for column in ("lpips", "coarse lpips"))
+
+
+@rule("PR6", "optimisers")
+def pr6(optimisers: Table) -> list[Verdict]:
+    """The share of runs that come within 1.2 of the best of their pair and weight: torch's L-BFGS against the better of Adam and
+    gradient descent."""
+    differences = []
+    for unit in dict.fromkeys(row["unit"] for row in optimisers.rows):
+        shares = {}
+        for weight in WEIGHTS[1:4]:
+            best = min(row["total"] for row in optimisers.where(unit=unit, style_weight=weight).rows)
+            for row in optimisers.where(unit=unit, style_weight=weight).rows:
+                shares.setdefault(row["optimizer"], []).append(row["total"] <= 1.2 * best)
+        share = {name: np.mean(flags) for name, flags in shares.items()}
+        differences.append(share["torch's L-BFGS"] - max(share["adam"], share["sgd"]))
+    return [verdict(differences, above=0.2)]
+
+
+@rule("ZH1", "rates")
+def zh1(rates: Table) -> list[Verdict]:
+    """Learning rate 0.01 over 1: at the end of the run, and where it stops as soon as the loss has grown."""
+    ends = {"all": [], "stopped": []}
+    for unit in dict.fromkeys(row["unit"] for row in rates.rows):
+        losses = {rate: [row["content"] for row in rates.where(unit=unit, rate=rate).rows] for rate in (0.01, 1.0)}
+        ends["all"].append(min(losses[0.01]) / min(losses[1.0]))
+        stopped = {rate: next((a for a, b in zip(run, run[1:]) if not b <= a), run[-1]) for rate, run in losses.items()}
+        ends["stopped"].append(stopped[0.01] / stopped[1.0])
+    return [verdict(ratios, below=0.9) for ratios in ends.values()]
+
+
+def answer(parts: Sequence[Verdict]) -> str:
+    """A claim with several parts holds if all of them hold, and fails if one fails."""
+    answers = {part.answer for part in parts}
+    return "fails" if "fails" in answers else "holds" if answers == {"holds"} else "undecided"
+
+
+def judged(claim: str, *, arch: str = "vgg16_compact", folder=MEASUREMENTS) -> list[Verdict]:
+    """The parts of a claim as recorded with a network; none if its recording is not complete."""
+    name, function = RULES[nst.one_of("claim", claim, RULES)]
+    rows = measurements(name, arch=arch, folder=folder)
+    complete = len({row["unit"] for row in rows}) == len(RECORDINGS[name].units)
+    return function(Table(rows)) if complete else []
+
+
+def verdicts(*claims: str, archs: Sequence[str] = ("vgg16_compact", "vgg16"), folder=MEASUREMENTS) -> list[dict[str, str]]:
+    """For each claim its report and sentence, and for each network what was measured and what follows: rows of a table."""
+    with open(MEASUREMENTS / "claims.csv", newline="", encoding="utf-8") as file:
+        register = {row["id"]: row for row in csv.DictReader(file)}
+    table = []
+    for claim in claims:
+        row = {"id": claim, "who": register[claim]["report"], "sentence": register[claim]["sentence"]}
+        for arch in archs:
+            parts = judged(claim, arch=arch, folder=folder)
+            row[arch] = "; ".join(map(str, parts)) or "not recorded"
+            row[f"{arch} verdict"] = answer(parts) if parts else ""
+        table.append(row)
+    return table
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None, *, folder=MEASUREMENTS) -> None:
+    """`record` what is not recorded yet, or --list what is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["record"])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECORDINGS)}; none means all")
+    parser.add_argument("--arch", default="vgg16_compact", help="the network to optimise against (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="long side of the pictures (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="so many units at a time (default: %(default)s)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster that measures instead")
+    parser.add_argument("--list", action="store_true", help="say what is recorded, and record nothing")
+    options = parser.parse_args(arguments)
+    wanted = {name: RECORDINGS[nst.one_of("recording", name, RECORDINGS)] for name in options.names or RECORDINGS}
+    if options.list:
+        print("\n".join(listed(wanted, folder=folder)))
+        return
+    units = sum(len(recording.units) for recording in wanted.values())
+    done = sum(len({row["unit"] for row in measurements(name, arch=options.arch, folder=folder)}) for name in wanted)
+    with _executor(options) as executor, tqdm(total=units, initial=done, unit="unit", file=sys.stdout, smoothing=0) as bar:
+        for line in record(wanted, Lab(options.arch, size=options.size), folder=folder, executor=executor):
+            bar.write(line, file=sys.stdout)
+            bar.update()
+
+
+def _executor(options: argparse.Namespace) -> AbstractContextManager:
+    """What measures: this process, some others with their share of the cores each, or a cluster."""
+    if options.dask:
+        from distributed import Client
+        return Client(options.dask)
+    if options.processes > 1:
+        threads = max(1, torch.get_num_threads() // options.processes)
+        return ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (threads,))
+    return nullcontext()
+
+
+def listed(recordings: Mapping[str, Recording], *, folder=MEASUREMENTS) -> Iterator[str]:
+    """For each recording and network: how many of its units are recorded, at which size, with which commits, and when."""
+    for name, recording in recordings.items():
+        rows = measurements(name, folder=folder)
+        for arch in dict.fromkeys(row["arch"] for row in rows):
+            own = [row for row in rows if row["arch"] == arch]
+            sizes, commits, days = (sorted({str(row[key]) for row in own}) for key in ("size", "commit", "day"))
+            yield (f"{name}: {len({row['unit'] for row in own})} of {len(recording.units)} with {arch}, "
+                   f"{'/'.join(sizes)} px, commit {', '.join(commits)}, {days[0]} to {days[-1]}")
+        if not rows:
+            yield f"{name}: nothing of {len(recording.units)}"

@@ -1,0 +1,187 @@
+"""The runs behind the claims, at a size at which nothing is worth judging: that they run, and what they record."""
+import csv
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import claims
+import nst_utils as nst
+from experiments import Judge, Lab, Recording, measurements, record, verdict
+
+
+@pytest.fixture(scope="module")
+def lab():
+    channels = {"alexnet": (64, 192, 384, 256, 256), "vgg16": (64, 128, 256, 512, 512)}
+    judges = {arch: Judge(arch, weights=None, heads=[torch.ones(count) for count in counts]) for arch, counts in channels.items()}
+    return Lab("vgg16_compact", size=112, weights=None, precision="float32", judges=judges, device="cpu")
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Two steps instead of all."""
+    runs = Lab.runs
+    monkeypatch.setattr(Lab, "runs", lambda self, cells, **options: runs(self, cells, **options | {"steps": 2, "marks": (1,)}))
+
+
+@pytest.mark.parametrize("name", claims.RECORDINGS)
+def test_each_recording_runs_and_tells_its_runs_apart(name, lab, short, tmp_path):
+    recording = claims.RECORDINGS[name]
+    list(record({name: Recording(recording.units[:1], recording.measure)}, lab, folder=tmp_path))
+    rows = measurements(name, folder=tmp_path)
+    conditions = [tuple(value for key, value in row.items() if key not in claims.NUMBERS) for row in rows]
+    assert len(rows) > 1 and len(set(conditions)) == len(conditions)
+    assert all(isinstance(row[key], float) or row[key] == "" for row in rows for key in row.keys() & claims.NUMBERS)
+
+
+def test_the_command_lists_what_is_recorded(lab, tmp_path, capsys):
+    list(record({"starts": Recording([("a", "b")], lambda *_: iter([{"x": 1}]))}, lab, folder=tmp_path))
+    claims.main(["record", "starts", "weights", "--list"], folder=tmp_path)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("starts: 1 of 12 with vgg16_compact, 112.0 px") and second == "weights: nothing of 12"
+    with pytest.raises(ValueError, match="recording is|no recording 'startz' .nearest: starts"):
+        claims.main(["record", "startz"], folder=tmp_path)
+
+
+def test_the_command_is_there():
+    script = Path(nst.__file__).with_name("notebooks") / "experiments.py"
+    shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "record" in shown and "--list" in shown
+
+
+# --- What follows ------------------------------------------------------------------------------------------------------
+
+UNITS = [f"pair {k}" for k in range(6)]
+
+
+def rows(make, **columns):
+    """Rows for all combinations of the columns' values in all units; `make` gives the measured numbers of one."""
+    return claims.Table([{"unit": unit} | dict(zip(columns, values)) | make(number, *values)
+                         for number, unit in enumerate(UNITS) for values in itertools.product(*columns.values())])
+
+
+def answers(claim, table):
+    return [part.answer for part in claims.RULES[claim][1](table)]
+
+
+def test_more_weight_means_more_style_if_the_distance_falls_at_each_step():
+    good = rows(lambda pair, layer, weight: {"alexnet": 1 / weight}, content_layer=["relu4_2"], style_weight=claims.WEIGHTS)
+    assert answers("VS3", good) == ["holds"]
+    one = rows(lambda pair, layer, weight: {"alexnet": 1 / weight if pair or weight < 100 else 2.0}, content_layer=["relu4_2"],
+               style_weight=claims.WEIGHTS)
+    assert answers("VS3", one) == ["fails"]  # in 5 of 6 pairs, less than 90 %
+
+
+def test_evaluations_are_counted_until_both_have_the_same_total():
+    def total(pair, start, evaluations):
+        return {"total": 1 + 100 / evaluations**2 if start == "noise" else 1 + 10 / evaluations**2}
+    assert answers("VS2", rows(total, start=["noise", "content"], evaluations=range(1, 101))) == ["holds"]
+    assert answers("VS2", rows(lambda *_: {"total": 1.0}, start=["noise", "content"], evaluations=range(1, 101))) == ["fails"]
+
+
+def test_the_last_step_of_each_run_counts():
+    table = rows(lambda pair, start, seed, evaluations: {"alexnet": evaluations + seed, "lpips": 0.5}, start=["noise", "content"],
+                 seed=[0, 1], evaluations=[26, 401])
+    assert len(table.final().rows) == 24 and table.final().per_unit("alexnet").tolist() == [401.5] * 6
+    assert answers("VS1", table) == ["holds", "holds"]
+
+
+def test_a_buffer_is_one_layer_that_is_worse_than_its_neighbours_in_most_pairs():
+    def away(pair, layer, seed):
+        return {"lpips": 0.3 + (layer == "relu3_2") * 0.1 * (pair > 1)}
+    assert answers("VS5", rows(away, content_layer=claims.RELUS, seed=[0])) == ["holds"]
+    assert answers("VS5", rows(lambda *_: {"lpips": 0.3}, content_layer=claims.RELUS, seed=[0])) == ["fails"]
+
+
+def test_a_grid_has_more_style_to_the_right_and_down():
+    good = rows(lambda pair, count, beta: {"alexnet": 1 / count / beta, "lpips": count * beta}, indices=claims.COUNTS,
+                beta=claims.BETAS)
+    assert answers("PR4", good) == answers("PR5", good) == ["holds"]
+    flat = rows(lambda pair, count, beta: {"alexnet": 1 / beta, "lpips": beta}, indices=claims.COUNTS, beta=claims.BETAS)
+    assert answers("PR4", flat) == ["fails"] and answers("PR5", flat) == ["holds"]
+    ratios = rows(lambda pair, kind, count, ratio: {"alexnet": ratio / count, "lpips": count / ratio}, pooling=["max", "avg"],
+                  layers=claims.COUNTS, ratio=claims.RATIOS)
+    assert answers("TC3", ratios) == ["holds"] * 4
+
+
+def test_styles_are_compared_where_both_depths_change_the_photograph_alike():
+    def measured(pair, layer, weight):  # the deep layer has half the style distance at the same LPIPS
+        lpips = 0.1 * np.log10(weight) + (0.05 if layer == "relu2_1" else 0)
+        return {"lpips": lpips, "alexnet": (1 - lpips) * (0.5 if layer == "relu4_2" else 1)}
+    result, = claims.RULES["PR7"][1](rows(measured, content_layer=["relu2_1", "relu4_2"], style_weight=claims.WEIGHTS))
+    assert result.median == pytest.approx(0.5, abs=0.01) and result.answer == "holds"
+
+
+def test_colours_are_compared_at_the_same_style_distance():
+    def measured(pair, start, seed, evaluations):
+        distance = 100 / evaluations
+        return {"alexnet": distance, "colour": 30 - distance - 5 * (start == "content")}
+    result, = claims.RULES["ZH7"][1](rows(measured, start=["noise", "content"], seed=[0], evaluations=[26, 101, 401]))
+    assert result.median == pytest.approx(-5) and result.answer == "holds"
+
+
+def test_each_texture_is_best_at_its_own_layer():
+    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
+    table = rows(lambda pair, name: {layer: float(layer not in name) for layer in nst.STYLE_LAYERS}, layers=alone)
+    assert answers("PR3", table) == ["holds"]
+    assert answers("PR3", rows(lambda pair, name: {layer: float(layer != "relu1_1") for layer in nst.STYLE_LAYERS},
+                               layers=alone)) == ["fails"]
+
+
+def test_deeper_layers_meet_longer_waves():
+    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
+    def waves(pair, name):
+        met = alone.index(name) if name in alone else -1
+        return {f"octave {k + 1}": 0.1 if met in (k, -1) else 0.2 for k in range(6)}
+    assert answers("ZH5", rows(waves, layers=[*alone, "the style"])) == ["holds"]
+
+
+def test_optimisers_are_judged_by_how_many_settings_lead_near_the_best():
+    def total(pair, name, factor, weight):
+        return {"total": 1.0 if name in ("torch's L-BFGS", "L-BFGS") or (name == "adam" and factor == 1) else 2.0}
+    table = rows(total, optimizer=["sgd", "adam", "torch's L-BFGS", "L-BFGS"], factor=claims.FACTORS,
+                 style_weight=claims.WEIGHTS[1:4])
+    result, = claims.RULES["PR6"][1](table)
+    assert result.median == pytest.approx(2 / 3) and result.answer == "holds"
+
+
+def test_a_stop_rule_keeps_the_loss_before_the_first_rise():
+    def loss(pair, rate, step):  # the high rate jumps once and then ends lower
+        return {"content": (10.0, 8.0, 9.0, 1.0)[step] if rate == 1 else (10.0, 7.0, 5.0, 4.0)[step]}
+    everything, stopped = claims.RULES["ZH1"][1](rows(loss, rate=[0.01, 1.0], step=range(4)))
+    assert (everything.median, everything.answer) == (4.0, "fails") and (stopped.median, stopped.answer) == (0.5, "holds")
+
+
+def test_shares_have_the_interval_of_clopper_and_pearson():
+    result = claims.share_of(np.array([True] * 9 + [False]), 0.9)
+    assert (result.median, result.answer) == (0.9, "holds") and result.low == pytest.approx(0.555, abs=1e-3)
+    assert result.high == pytest.approx(0.9975, abs=1e-3)
+    assert claims.share_of(np.array([True] * 8 + [False] * 2), 0.9).answer == "fails"
+    assert claims.share_of(np.array([True] * 3), 0.9).high == 1 and claims.share_of(np.array([False] * 3), 0.9).low == 0
+
+
+def test_a_claim_with_parts_holds_if_all_do():
+    holds, fails, open_ = (verdict(values, below=1) for values in ([0.5, 0.6, 0.5], [2.0, 2.1, 2.2], [0.5, 2.0, 0.6]))
+    assert claims.answer([holds, holds]) == "holds" and claims.answer([holds, open_]) == "undecided"
+    assert claims.answer([holds, open_, fails]) == "fails" and claims.answer([]) == "undecided"
+
+
+def test_every_rule_has_a_sentence_and_a_recording(tmp_path):
+    table = {row["id"]: row for row in csv.DictReader(open(nst.DATA / "measurements" / "claims.csv", encoding="utf-8"))}
+    assert set(claims.RULES) <= set(table) and {name for name, _ in claims.RULES.values()} <= set(claims.RECORDINGS)
+    assert claims.judged("VS3", folder=tmp_path) == []  # nothing recorded yet
+
+
+def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(lab, tmp_path):
+    everything = [{"start": start, "evaluations": count, "total": 1 / count}
+                  for start in ("noise", "content") for count in (1, 2)]
+    recording = Recording(claims.RECORDINGS["curves"].units, lambda *_: iter(everything))
+    list(record({"curves": recording}, lab, folder=tmp_path))
+    first, second = claims.verdicts("VS2", "VS3", folder=tmp_path)
+    assert first["who"] == "VS" and first["sentence"].startswith("Starting from content image simply reduces")
+    assert first["vgg16_compact"] == "1 [1, 1], n = 12: fails" and first["vgg16_compact verdict"] == "fails"
+    assert first["vgg16"] == second["vgg16_compact"] == "not recorded" and second["vgg16 verdict"] == ""
