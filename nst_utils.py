@@ -191,11 +191,11 @@ def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[st
         import skimage
         return load_image(Image.fromarray(getattr(skimage.data, name)()), size)
     if name in classics:
-        return load_image(_fetch("picture")(name, classics[name]["url"], load_image), size)
+        return load_image(fetch("picture")(name, classics[name]["url"], load_image), size)
     return load_image(styles[one_of("sample", name, sample())], size)
 
 
-def _fetch(what: str) -> Callable:
+def fetch(what: str) -> Callable:
     """A function of data/fetch.py: downloads are no part of the methods."""
     return runpy.run_path(str(DATA / "fetch.py"))[what]
 
@@ -274,7 +274,7 @@ def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
     """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
     one_of("arch", arch, ["vgg16_compact", *models.list_models(module=models)])
     if weights == "DEFAULT" and arch != "vgg16_compact":
-        return _fetch("network")(arch, load_network, replacing)
+        return fetch("network")(arch, load_network, replacing)
     weights = DATA / "weights" / f"{arch}.pt" if weights == "DEFAULT" else weights
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(seed)  # torchvision draws from the global generator, which threads share
@@ -944,10 +944,10 @@ class AdaIN(nn.Module):
 
     def __init__(self, arch: str = "vgg16_compact", *, layer: str = "relu4_1", seed: int = 0, device=None, **network):
         super().__init__()
-        self.arch, self.layer = arch, one_of("layer", layer, STYLE_LAYERS)
-        self.layers = STYLE_LAYERS[:STYLE_LAYERS.index(layer) + 1]
-        self.stride = 2 ** (len(self.layers) - 1)
+        self.layer, depth = layer, STYLE_LAYERS.index(one_of("layer", layer, STYLE_LAYERS))
+        self.layers, self.stride = STYLE_LAYERS[:depth + 1], 2**depth
         self.encoder = FeatureExtractor(arch, self.layers, device=device, **network)
+        self.arch = self.encoder.arch
         self.decoder = _decoder(self.encoder, seed).to(device or "cpu", memory_format=torch.channels_last)
 
     @classmethod

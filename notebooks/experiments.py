@@ -6,9 +6,9 @@ measures tell in numbers what the eye sees. Not for: one run (nst_utils.stylize)
 from __future__ import annotations
 
 import csv
+import functools
 import inspect
 import platform
-import runpy
 import shutil
 import subprocess
 import sys
@@ -185,9 +185,12 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None =
     made, results = dict.fromkeys(settings, 0), {}
     with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=nst.BAR) as bar:
         try:
-            waiting = {executor.submit(nst.stylize, **one, show_progress=False): label for label, one in
-                       (settings.items() if executor else ())}
-            for label, step in _elsewhere(waiting) if executor else _here(settings, together):
+            if executor:
+                submit = functools.partial(executor.submit, nst.stylize, show_progress=False)
+                runs = _elsewhere({submit(**one): label for label, one in settings.items()})
+            else:
+                runs = _here(settings, together)
+            for label, step in runs:
                 if step.reason == "interrupted":
                     continue
                 made[label] = steps[label] if step.reason else step.index  # a run may stop early
@@ -311,8 +314,7 @@ class Judge(nn.Module):
         self.style_layers = self.perceived if arch == "alexnet" else nst.STYLE_LAYERS
         self.network = nst.FeatureExtractor(arch, (*self.perceived, *self.style_layers), weights=weights, precision="float32",
                                             device=device)
-        fetch = lambda: runpy.run_path(str(nst.DATA / "fetch.py"))["lpips_heads"]  # noqa: E731
-        self.heads = list(heads or fetch()(arch, nst.load_state, nst.replacing))
+        self.heads = list(heads or nst.fetch("lpips_heads")(arch, nst.load_state, nst.replacing))
 
     @torch.no_grad()
     def _maps(self, image: Tensor) -> dict[str, Tensor]:
@@ -451,16 +453,16 @@ def _number(text: str) -> Any:
 def record(recordings: Mapping[str, Recording], lab: Lab, *, folder: Path = MEASUREMENTS, executor=None) -> Iterator[str]:
     """Measure every unit that is not in `folder` yet and add its rows to NAME.csv; yields what was done. Stopped at any moment
     it leaves whole units, and goes on from there. executor: as in `sweep`, for units side by side; None measures them here."""
+    done = {(name, row["unit"]) for name in recordings for row in measurements(name, arch=lab.arch, folder=folder)}
     missing = {(name, _label(unit)): (recording.measure, lab, unit) for name, recording in recordings.items()
-               for unit in recording.units if not any((row["arch"], row["unit"]) == (lab.arch, _label(unit))
-                                                      for row in measurements(name, folder=folder))}
+               for unit in recording.units if (name, _label(unit)) not in done}
     if executor:
         results = _elsewhere({executor.submit(_measured, *job): key for key, job in missing.items()})
     else:
         results = ((key, _measured(*job)) for key, job in missing.items())
     for (name, label), (rows, seconds) in results:
-        where = {"arch": lab.arch, "size": lab.size, "unit": label}
-        found = [where | row | _provenance() for row in rows]
+        where, how = {"arch": lab.arch, "size": lab.size, "unit": label}, _provenance()
+        found = [where | row | how for row in rows]
         _write_rows(folder / f"{name}.csv", [*measurements(name, folder=folder), *found])
         yield f"{name}: {label} with {lab.arch} in {seconds:.0f} s"
 

@@ -78,9 +78,17 @@ def test_more_weight_means_more_style_if_the_distance_falls_at_each_step():
 
 def test_evaluations_are_counted_until_both_have_the_same_total():
     def total(pair, start, evaluations):
-        return {"total": 1 + 100 / evaluations**2 if start == "noise" else 1 + 10 / evaluations**2}
-    assert answers("VS2", rows(total, start=["noise", "content"], evaluations=range(1, 101))) == ["holds"]
-    assert answers("VS2", rows(lambda *_: {"total": 1.0}, start=["noise", "content"], evaluations=range(1, 101))) == ["fails"]
+        return {"total": 1 + (100 if start == "noise" else 10) / evaluations**2, "alexnet": 0.2, "lpips": 0.5}
+    assert answers("VS2", rows(total, start=["noise", "content"], evaluations=range(1, 101))) == ["holds"] * 3
+    same = rows(lambda *_: {"total": 1.0, "alexnet": 0.2, "lpips": 0.5}, start=["noise", "content"], evaluations=range(1, 101))
+    assert answers("VS2", same) == ["fails", "holds", "holds"]
+
+
+def test_a_gap_is_there_at_first_and_shrinks():
+    def seen(pair, start, evaluations):
+        gap = 10 / evaluations * (start == "noise")
+        return {"lpips": 0.3 + gap, "ssim": 0.8 - gap}
+    assert answers("TC1", rows(seen, start=["noise", "content"], evaluations=[26, 201])) == ["holds"] * 4
 
 
 def test_the_last_step_of_each_run_counts():
@@ -177,11 +185,12 @@ def test_every_rule_has_a_sentence_and_a_recording(tmp_path):
 
 
 def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(lab, tmp_path):
-    everything = [{"start": start, "evaluations": count, "total": 1 / count}
+    everything = [{"start": start, "evaluations": count, "total": 1 / count, "alexnet": 0.2, "lpips": 0.5}
                   for start in ("noise", "content") for count in (1, 2)]
     recording = Recording(claims.RECORDINGS["curves"].units, lambda *_: iter(everything))
     list(record({"curves": recording}, lab, folder=tmp_path))
     first, second = claims.verdicts("VS2", "VS3", folder=tmp_path)
     assert first["who"] == "VS" and first["sentence"].startswith("Starting from content image simply reduces")
-    assert first["vgg16_compact"] == "1 [1, 1], n = 12: fails" and first["vgg16_compact verdict"] == "fails"
+    assert first["vgg16_compact"].startswith("1 [1, 1], n = 12: fails; 1 [1, 1], n = 12: holds;")
+    assert first["vgg16_compact verdict"] == "fails"
     assert first["vgg16"] == second["vgg16_compact"] == "not recorded" and second["vgg16 verdict"] == ""
