@@ -219,8 +219,10 @@ def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = 
 # --- 2. Features ------------------------------------------------------------------------------------------------------
 
 STYLE_LAYERS, CONTENT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), ("relu4_2",)
-COMPACT = ((0, 64), (16, 64), "M", (16, 128), (24, 128), "M", (32, 256), (48, 256), (64, 256), "M",
-           (80, 512), (128, 512), (128, 512), "M", (128, 512))  # channels of a bottleneck and of a convolution; "M" is a pool
+COMPACT = {  # channels of a convolution, or (channels of a linear bottleneck before it, its own); "M" is a pool
+    "vgg16_compact": (64, (16, 64), "M", (16, 128), (24, 128), "M", (32, 256), (48, 256), (64, 256), "M",
+                      (80, 512), (128, 512), (128, 512), "M", (128, 512)),
+    "vgg19_compact": (16, 16, "M", 48, 32, "M", 96, 64, 64, 64, "M", 192, 128, 128, 128, "M", 256)}
 CHAIN_KINDS = {nn.Conv2d: "conv", nn.Sequential: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool"}
 ONE_AT_A_TIME = threading.Lock()  # builds a network
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -251,34 +253,37 @@ def load_weights(network: nn.Module, arch: str, path: Path) -> None:
         raise ValueError(f"{path} does not hold the weights of {arch}: {' '.join(str(error).split())[:200]}") from error
 
 
-def _vgg16_compact() -> nn.Sequential:
-    """A VGG-16 up to relu5_1 with all its channels, but from layer to layer only some linear combinations of them, and without a
-    classifier; it pads by reflection, so that no frame shows."""
-    modules, channels = [], 3
-    for entry in COMPACT:
+def _compact_vgg(arch: str) -> nn.Sequential:
+    """A VGG up to relu5_1 with few weights, the same layer names and no classifier. vgg16_compact has all channels of VGG-16, but
+    from layer to layer only some linear combinations of them; it pads by reflection, so that no frame shows."""
+    modules, channels, padding_mode = [], 3, "reflect" if arch == "vgg16_compact" else "zeros"
+    for entry in COMPACT[arch]:
         if entry == "M":
             modules.append(nn.MaxPool2d(2))
             continue
-        narrow, width = entry
-        convolution = nn.Conv2d(narrow or channels, width, 3, padding=1, padding_mode="reflect")
-        bottleneck = [nn.Conv2d(channels, narrow, 1, bias=False)] if narrow else []
-        modules += [nn.Sequential(*bottleneck, convolution) if narrow else convolution, nn.ReLU()]
-        for part in (*bottleneck, convolution):  # torchvision's initialisation of VGG
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(convolution.bias)
-        channels = width
-    return nn.Sequential(OrderedDict(features=nn.Sequential(*modules)))
+        narrow, width = entry if isinstance(entry, tuple) else (channels, entry)
+        bottleneck = [nn.Conv2d(channels, narrow, 1, bias=False)] if narrow != channels else []
+        convolution = nn.Conv2d(narrow, width, 3, padding=1, padding_mode=padding_mode)
+        convolution = nn.Sequential(*bottleneck, convolution) if bottleneck else convolution
+        modules, channels = [*modules, convolution, nn.ReLU()], width
+    network = nn.Sequential(OrderedDict(features=nn.Sequential(*modules)))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):  # torchvision's initialisation of VGG
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
 
 
 def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
     """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
-    one_of("arch", arch, ["vgg16_compact", *models.list_models(module=models)])
-    if weights == "DEFAULT" and arch != "vgg16_compact":
+    one_of("arch", arch, [*COMPACT, *models.list_models(module=models)])
+    if weights == "DEFAULT" and arch not in COMPACT:
         return fetch("network")(arch, load_network, replacing)
     weights = DATA / "weights" / f"{arch}.pt" if weights == "DEFAULT" else weights
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(seed)  # torchvision draws from the global generator, which threads share
-        network = _vgg16_compact() if arch == "vgg16_compact" else models.get_model(arch, weights=None)
+        network = _compact_vgg(arch) if arch in COMPACT else models.get_model(arch, weights=None)
     if weights is not None:
         load_weights(network, arch, Path(weights))
         if hasattr(network, "transform_input"):
@@ -849,6 +854,7 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
 
 # --- 5. Feed-forward: the AdaIN network -------------------------------------------------------------------------------
 
+COMPACT_DECODER = ((160, 3), "U", (128, 3), (96, 3), (96, 3), (64, 3), "U", (48, 3), (32, 3), "U", (16, 3), (3, 3))
 MARGIN = 16  # pixels put around a picture and cut off its result, where the networks' own padding would show as a frame
 
 
@@ -893,6 +899,7 @@ def _decoder(encoder: FeatureExtractor, seed: int) -> nn.Sequential:
         widths = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
         entries += ["U"] * isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
         entries += [*((width, 1) for width in widths[:0:-1]), *((width, 3) for width in widths[:1])]
+    entries = COMPACT_DECODER if encoder.arch == "vgg19_compact" else entries  # wider where it costs little
     channels = encoder.shapes(64, 64)[encoder.layers[-1]][0]
     for entry in entries:
         if entry == "U":
@@ -942,7 +949,7 @@ class AdaIN(nn.Module):
     seed: of the untrained decoder. device, network: as in FeatureExtractor.
     """
 
-    def __init__(self, arch: str = "vgg16_compact", *, layer: str = "relu4_1", seed: int = 0, device=None, **network):
+    def __init__(self, arch: str = "vgg19_compact", *, layer: str = "relu4_1", seed: int = 0, device=None, **network):
         super().__init__()
         self.layer, depth = layer, STYLE_LAYERS.index(one_of("layer", layer, STYLE_LAYERS))
         self.layers, self.stride = STYLE_LAYERS[:depth + 1], 2**depth
@@ -951,9 +958,9 @@ class AdaIN(nn.Module):
         self.decoder = _decoder(self.encoder, seed).to(device or "cpu", memory_format=torch.channels_last)
 
     @classmethod
-    def pretrained(cls, arch: str = "vgg16_compact", *, path=None, **options) -> AdaIN:
-        """A network with the decoder at `path`; None takes the one that this project trained for vgg16_compact."""
-        if path is None and arch != "vgg16_compact":
+    def pretrained(cls, arch: str = "vgg19_compact", *, path=None, **options) -> AdaIN:
+        """A network with the decoder at `path`; None takes the one that this project trained for vgg19_compact."""
+        if path is None and arch != "vgg19_compact":
             raise ValueError(f"No decoder for {arch} is shipped: train_adain in notebooks/training.py trains one, and "
                              f"published_adain reads the published one for VGG-19.")
         network = cls(arch, **options)

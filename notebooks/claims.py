@@ -185,7 +185,7 @@ def reconstructions(lab: Lab, photograph: str) -> Iterator[Row]:
 def textures(lab: Lab, name: str) -> Iterator[Row]:
     """The style's texture from each layer alone and from layers up to each, with two seeds, and its error at all five."""
     style, = _pictures(lab, name)
-    judge = nst.StyleObjective(None, style, **lab.network)
+    judge = nst.StyleObjective(None, style.to(lab.device), **lab.network)
     sets = {f"up to {nst.STYLE_LAYERS[count - 1]}": nst.STYLE_LAYERS[:count] for count in COUNTS}
     sets |= {layer: [layer] for layer in nst.STYLE_LAYERS[1:]}
     cells = {(label, seed): {"style_layers": layers, "seed": seed} for label, layers in sets.items() for seed in SEEDS[:2]}

@@ -384,14 +384,15 @@ class Lab:
     """A network, a size and the judges: what the runs of a recording share.
 
     arch, pooling and other keywords: of the FeatureExtractor that is optimised against. size: long side of all pictures.
-    judges: "alexnet" and "vgg16" -> Judge; None loads the trained ones.
+    judges: "alexnet" and "vgg16" -> Judge; None loads the trained ones. device: None takes an accelerator if there is one.
     """
 
     def __init__(self, arch: str = "vgg16_compact", *, size: int = 256, judges: Mapping[str, Judge] | None = None, device=None,
                  **network):
-        self.arch, self.size, self.device = arch, size, device
+        self.arch, self.size = arch, size
+        self.device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
         self.network = {"arch": arch, **network}
-        self.judges = dict(judges or {name: Judge(name, device=device) for name in Judge.LAYERS})
+        self.judges = dict(judges or {name: Judge(name, device=self.device) for name in Judge.LAYERS})
 
     def runs(self, cells: Mapping[Any, Mapping], *, marks: Sequence[int] = (), together: int | None = None,
              **common) -> dict[Any, dict[int, nst.Step]]:
@@ -481,8 +482,9 @@ def _provenance() -> dict[str, str]:
     git = shutil.which("git")
     asked = git and subprocess.run([git, "-C", str(Path(nst.__file__).parent), "rev-parse", "--short", "HEAD"],
                                    capture_output=True, text=True)
+    unit = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
     return {"commit": asked.stdout.strip() if asked else "", "day": time.strftime("%Y-%m-%d"), "torch": torch.__version__,
-            "machine": f"{platform.system()} {torch.backends.cpu.get_cpu_capability()}"}
+            "machine": f"{platform.system()} {unit}"}
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,6 +7,7 @@ nst_utils, curves and contact sheets in report, many runs to compare in experime
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import math
 import multiprocessing
@@ -505,6 +506,18 @@ def train_adain(network: nst.AdaIN, contents, styles, *, steps: int = 8000, batc
     yield from _updates(AdaINLosses(network), network.decoder, [photographs, paintings], weights, steps=steps, batch=batch,
                         arch=f"an AdaIN on {network.arch}", rate=rate, clip=math.inf, checkpoint=checkpoint,
                         checkpoint_every=checkpoint_every, seed=seed, workers=workers, accelerator=accelerator)
+
+
+def with_normalisation(network: nst.AdaIN, kind: str) -> nst.AdaIN:
+    """A copy of an untrained network whose decoder normalises before every ReLU, by "instance" or "batch": what Huang & Belongie,
+    section 7.1, advise against, since either gives all pictures the statistics of one style."""
+    makers = {"instance": functools.partial(nn.InstanceNorm2d, affine=True), "batch": nn.BatchNorm2d}
+    make, modules, network = makers[nst.one_of("kind", kind, makers)], [], copy.deepcopy(network)
+    for module in network.decoder:
+        modules += [make(width), module] if isinstance(module, nn.ReLU) else [module]
+        width = getattr(module, "out_channels", None)  # of the convolution before a ReLU
+    network.decoder = nn.Sequential(*modules)
+    return network
 
 
 def published_adain(folder, *, precision: str = "auto", device=None) -> nst.AdaIN:

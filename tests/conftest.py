@@ -1,5 +1,6 @@
 """Small pictures and networks that the tests share; nothing here needs a network connection."""
 import os
+import re
 import tempfile
 import urllib.error
 import urllib.request
@@ -11,6 +12,24 @@ import pytest
 import torch
 
 import nst_utils as nst
+
+
+def pytest_collection_modifyitems(items):
+    """Notebooks whose settings are tagged "quick" run at half their sizes, and what they find there is not compared; with NST_FULL
+    in the environment all run and are compared as they stand."""
+    quick = set()
+    for item in items if not os.environ.get("NST_FULL") else []:
+        cell = getattr(item, "cell", None)
+        if cell is not None and "quick" in cell.metadata.get("tags", []):
+            quick.add(item.path)
+            cell.source = re.sub(r"(?m)^(\w*SIZE *= *)(\d+)", lambda found: found[1] + str(half(int(found[2]))), cell.source)
+        if cell is not None and item.path in quick:
+            item.options["check"] = False
+
+
+def half(size: int) -> int:
+    """Half of a number of pixels, or a little less: a multiple of 32, and of at least 64, which every network here takes."""
+    return max(64, size // 2 // 32 * 32)
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_between_two_renames_the_previous_checkpoint_is_there(folders, tmp_path)
 def test_a_checkpoint_of_another_network_is_refused(folders, tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({"arch": "vgg19", "step": 5}, path)
-    with pytest.raises(ValueError, match="no checkpoint of an AdaIN on vgg16_compact, but of vgg19"):
+    with pytest.raises(ValueError, match="no checkpoint of an AdaIN on vgg19_compact, but of vgg19"):
         train(folders, checkpoint=path)
     training.save_weights(nst.AdaIN(precision="float32").decoder, path)
     with pytest.raises(ValueError, match="no checkpoint .*something else"):

@@ -32,7 +32,7 @@ NETWORKS = {  # case -> (function, architecture, precision)
 }
 CASES = {f"{name} {size}": (*network, size) for size in SIZES for name, network in NETWORKS.items()}
 CASES |= {f"vgg16_compact, {BATCH} together {size}": ("together", "vgg16_compact", "auto", size) for size in SIZES[:2]}
-CASES |= {f"AdaIN {size}": ("feed_forward", "vgg16_compact", "auto", size) for size in (256, 512, 1024, 2048)}
+CASES |= {f"AdaIN {size}": ("feed_forward", "vgg19_compact", "auto", size) for size in (256, 512, 1024, 2048)}
 CASES |= {f"ceiling {precision}": ("ceiling", "", precision, 0) for precision in ("float32", "bfloat16")}
 FIELDS = ("case", "size", "seconds", "times faster than the plain loop", "peak memory, GiB", "share of the ceiling",
           "evaluations")
