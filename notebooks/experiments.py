@@ -141,11 +141,18 @@ def _batches(settings: Mapping[Any, Mapping], together: int | None, extractors: 
 
 def _here(settings: Mapping[Any, Mapping], together: int | None) -> Iterator[tuple[Any, nst.Step]]:
     """The Steps of all cells, batch by batch; an interrupt ends the sweep after the batch that it ended."""
-    extractors = {}
-    batches = [(batch, _objective(batch, extractors)) for batch in _batches(settings, together, extractors)]
+    extractors, chains = {}, {label: one for label, one in settings.items() if len(one.get("sizes", ()))}
+    alike = {label: one for label, one in settings.items() if label not in chains}
+    batches = [(batch, _objective(batch, extractors)) for batch in _batches(alike, together, extractors)]
     for batch, objective in batches:
         for step in nst.optimize_image(torch.cat([cell.start for cell in batch]), objective, **batch[0].run):
             yield batch[step.picture].label, replace(step, seconds=step.seconds / len(batch))
+        if step.reason == "interrupted":
+            return
+    for label, one in chains.items():
+        with _named(label):
+            for step in nst.coarse_to_fine(**{name: value for name, value in one.items() if name != "size"}):
+                yield label, step
         if step.reason == "interrupted":
             return
 
@@ -163,25 +170,34 @@ def _elsewhere(waiting: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
             future.cancel()
 
 
+def _updates(*, steps: int | Sequence[int] = DEFAULTS["steps"], sizes: Sequence[int] = (), **_) -> int:
+    return sum(steps) if isinstance(steps, Sequence) else steps * max(1, len(sizes))
+
+
 def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None = None, show_progress: bool = True,
           **common) -> dict[Any, nst.Step]:
     """Run `stylize` once for each cell and return label -> its last Step, under one progress bar over all of them.
 
     cells: label -> the keywords in which this run differs from `common`; both take those of `stylize`, content and style among
-    them, but no `sizes`.
+    them. A cell with `sizes` runs by itself, after the others.
     executor: a concurrent.futures.Executor (a pool of processes, or of a cluster) runs the cells; None runs them here.
     together: so many cells, if alike in network, size, steps and optimiser, run as one batch, each with an L-BFGS of its
     own; None takes as many as a GPU's memory holds, or as are faster so on a CPU. 1 gives the very bits of `stylize`, while
     batches round in another order. The seconds of a Step are its share of the batch's. An interrupt returns the cells that
-    are finished. Settings are checked before the first step. With threads as executor only VGGs can be built.
+    are finished. Settings are checked before the first step. With threads as executor only VGGs can be built; a pool of processes
+    starts them by "spawn", since forked ones hang once torch has computed here.
     """
+    context = getattr(executor, "_mp_context", None)
+    if context and context.get_start_method() == "fork":
+        raise ValueError('Forked processes hang once torch has computed in this one: make the pool with '
+                         'mp_context=multiprocessing.get_context("spawn").')
     if together is not None and together < 1:
         raise ValueError(f"together is a number of cells of at least 1, not {together}.")
     settings = {label: dict(common) | dict(cell) for label, cell in cells.items()}
     for label, one in settings.items():
-        if one.keys() & {"sizes", "show_progress"} or not isinstance(one.get("steps", 1), int):
-            raise ValueError(f"A cell has one size and one number of steps, and no bar of its own: {label!r} asks for others.")
-    steps = {label: one.get("steps", DEFAULTS["steps"]) for label, one in settings.items()}
+        if "show_progress" in one or not (isinstance(one.get("steps", 1), int) or len(one.get("sizes", ()))):
+            raise ValueError(f"A cell has one number of steps unless it has sizes, and no bar of its own: {label!r} has.")
+    steps = {label: _updates(**one) for label, one in settings.items()}
     made, results = dict.fromkeys(settings, 0), {}
     with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=nst.BAR) as bar:
         try:

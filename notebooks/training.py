@@ -38,8 +38,8 @@ class PictureCrops(Dataset):
 
     Under a DataLoader, `sampler=range(first, end)` says which ones to make.
 
-    source: a folder of pictures, or several, which are then drawn from in turn. Every picture of a folder is drawn once before
-    any is drawn twice. Pictures that can't be read or are smaller than a crop are passed over.
+    source: a folder of pictures, those in folders inside it included, or several, which are then drawn from in turn. Every picture
+    of a folder is drawn once before any is drawn twice. Pictures that can't be read or are smaller than a crop are passed over.
     size, crop: the short side to which pictures are reduced and the side of the crops, in pixels. Each is a window of 1 to 1.5
     crops a side, shrunk, and half of them are mirrored.
     Raises ValueError if a folder is absent or, at the latest when they are drawn, has fewer than two usable pictures.
@@ -100,7 +100,7 @@ class PictureCrops(Dataset):
 def _picture_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}.")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in Image.registered_extensions())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in Image.registered_extensions())
     if len(files) < 2:
         raise ValueError(f"{folder} holds {len(files)} picture{'s' * (len(files) != 1)}; training needs at least two.")
     return files

@@ -109,6 +109,21 @@ def test_a_sweep_on_a_process_pool_gives_the_same_images(common):
     assert all(torch.equal(serial[label].image, pooled[label].image) for label in serial)
 
 
+def test_a_sweep_over_sizes_gives_what_stylize_gives(common):
+    cells = {72: {"size": 72}, "two": {"sizes": (48, 72), "steps": (2, 1)}}
+    results = sweep(cells, together=1, **common)
+    assert [result.image.shape[-1] for result in results.values()] == [72, 72]
+    for label, cell in cells.items():
+        assert torch.equal(results[label].image, nst.stylize(**common | cell).image)
+
+
+def test_a_pool_that_forks_is_refused(common):
+    context = multiprocessing.get_context("fork")
+    with (concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor,
+          pytest.raises(ValueError, match="get_context")):
+        sweep(CELLS, executor=executor, **common)
+
+
 def test_a_sweep_on_a_dask_cluster_gives_the_same_images(common):
     distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install distributed to test it")
     serial = sweep(CELLS, together=1, **common)
@@ -151,7 +166,7 @@ def test_an_interrupted_batch_keeps_the_cells_that_had_stopped(common, interrupt
     ({"steps": [2]}, "number of steps"), ({"statistic": "x"}, "not 'x'"),
     ({"style_layers": ["relu9_1"]}, "layer of the extractor is one of .*, not"),
     ({"optimizer": "lbgfs"}, "nearest: lbfgs"), ({"style_layer_weights": {"relu9_1": 1.0}}, "not 'relu9_1'"),
-    ({"sizes": (32, 64)}, "one size"), ({"size": 8}, "at least 32")])
+    ({"show_progress": False}, "no bar of its own"), ({"size": 8}, "at least 32")])
 def test_a_bad_cell_is_refused_before_the_first_step(common, monkeypatch, wrong, message):
     def step(*_, **__):
         raise AssertionError("a step was made")

@@ -90,6 +90,14 @@ def test_the_rate_falls_over_the_last_half(folders, monkeypatch):
     assert rates == [1.0, 1.0, 1.0, 0.5]
 
 
+def test_pictures_in_folders_inside_are_found(folders, tmp_path):
+    for number, path in enumerate(sorted(folders[0].iterdir())):
+        nst.save_image(nst.load_image(path), tmp_path / f"genre {number % 2}" / path.name)
+    inside, flat = (training.PictureCrops(source, 24, 16) for source in (tmp_path, folders[0]))
+    assert len(inside.folders[0]) == len(flat.folders[0]) == 4
+    assert inside[0].shape == (3, 16, 16)
+
+
 def test_only_the_decoder_learns(folders, adain):
     network, _ = train(folders)
     assert not same_bits(network, nst.AdaIN(precision="float32"))
