@@ -32,6 +32,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,13 @@ DATA = next(filter(Path.is_dir, map(Path(__file__).resolve().with_name, ("nst_ut
 
 # --- 1. Images --------------------------------------------------------------------------------------------------------
 
-MAX_PIXELS = 100_000_000  # what load_image decodes at most; 1.2 GB as float32
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # they come with scikit-image
+
+
+@functools.cache
+def beside(file: str) -> dict:
+    """What a file of `data` defines that is no part of the methods: "pictures" reads and writes formats, "fetch" downloads."""
+    return runpy.run_path(str(DATA / f"{file}.py"))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -80,6 +86,11 @@ def one_of(kind: str, value, options: Collection):
     return value
 
 
+def _names(several: str | Iterable[str]) -> tuple[str, ...]:
+    """Each name once; a lone name is one name, not its letters."""
+    return (several,) if isinstance(several, str) else tuple(dict.fromkeys(several))
+
+
 def resize(image: Tensor, size: int | tuple[int, int] | None, side: str = "long") -> Tensor:
     """Resize (N, 3, H, W) to `size` pixels on its long or short side, or to a height and a width; antialiased bicubic."""
     if size is None:
@@ -95,44 +106,16 @@ def resize(image: Tensor, size: int | tuple[int, int] | None, side: str = "long"
     return F.interpolate(image, tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _pixels(picture: Image.Image) -> Tensor:
-    """A PIL picture of any mode as a (1, 3, H, W) tensor in [0, 1]."""
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"The picture has {width} x {height} pixels, more than {MAX_PIXELS:,}: shrink it first.")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith(("I", "F")):  # PIL would clip 16-bit and float greys at 255
-        grey = torch.from_numpy(np.array(picture, dtype=np.float32))
-        top = 1.0 if grey.max() <= 1 else 255.0 if grey.max() <= 255 else 65535.0
-        return (grey / top).clamp(0, 1).repeat(1, 3, 1, 1)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).unsqueeze(0).contiguous().float() / 255
-
-
 def load_image(source, size: int | None = None, side: str = "long") -> Tensor:
-    """Read a picture as a (1, 3, H, W) tensor in [0, 1].
+    """Read a picture as a (1, 3, H, W) tensor in [0, 1], in sRGB.
 
-    source: a path, an open binary file, bytes, a PIL picture (EXIF rotation is applied, transparency laid on white, any mode
-    becomes RGB, of an animation the first frame is taken), or an image tensor. size, side: if given, the long (or short) side
-    in pixels after resizing; the aspect ratio is kept. Raises FileNotFoundError, or ValueError for what is no picture.
+    source: a path, an open binary file, bytes, a PIL picture, or numbers: an array or a tensor, grey or RGB, of 8 or 16 bits or
+    floats, channels first or last. Rotation and colour profile of a file are applied, transparency is laid on white, of an
+    animation the first frame is taken. size, side: if given, the long (or short) side in pixels after resizing; the aspect ratio
+    is kept. Raises FileNotFoundError, or ValueError for what is no picture.
     """
-    if isinstance(source, Tensor) and (source.ndim != 4 or source.shape[:2] != (1, 3) or not source.is_floating_point()):
-        raise ValueError(f"A picture has shape (1, 3, H, W) and values in [0, 1], not {tuple(source.shape)} of {source.dtype}.")
-    if isinstance(source, Tensor | Image.Image):
-        return resize(source if isinstance(source, Tensor) else _pixels(source), size, side)
-    name, stream = ("these bytes", io.BytesIO(source)) if isinstance(source, bytes) else (str(source), source)
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(stream) as picture:  # _pixels has a limit of its own
-            pixels = _pixels(picture)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no picture at {name}.") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is too large to decode ({error}); shrink it first.") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{name} can't be read as a picture (empty, truncated or another format): {error}") from error
-    return resize(pixels, size, side)
+    read = "picture_of" if isinstance(source, Tensor | np.ndarray) else "decoded"
+    return resize(beside("pictures")[read](source), size, side)
 
 
 def load_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
@@ -168,11 +151,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def save_image(image: Tensor, path) -> Path:
     """Write an image to `path` (format by suffix, folders are made) and return the path; whole or not at all."""
-    picture, path = to_pil(image), Path(path)
+    picture, path = to_pil(image), Path(path).expanduser()
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{path.name} needs the suffix of an image format, such as .png or .jpg.")
     with replacing(path) as temporary:
-        picture.save(temporary, quality=95) if path.suffix.lower() in (".jpg", ".jpeg") else picture.save(temporary)
+        beside("pictures")["write"](picture, temporary)
     return path
 
 
@@ -197,7 +180,7 @@ def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[st
 
 def fetch(what: str) -> Callable:
     """A function of data/fetch.py: downloads are no part of the methods."""
-    return runpy.run_path(str(DATA / "fetch.py"))[what]
+    return beside("fetch")[what]
 
 
 def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = None, seed: int = 0) -> Tensor:
@@ -212,7 +195,8 @@ def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = 
         return resize(load_image(start).to(canvas), canvas.shape[-2:])
     pictures = {name: picture for name, picture in (("content", content), ("style", style)) if picture is not None}
     if one_of("start", start, ("noise", *pictures)) == "noise":
-        return torch.rand(canvas.shape, generator=torch.Generator().manual_seed(seed)).to(canvas)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return torch.rand(canvas.shape, generator=generator, device="cpu", dtype=torch.float32).to(canvas)
     return resize(pictures[start], canvas.shape[-2:]).clone()
 
 
@@ -281,7 +265,7 @@ def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
     if weights == "DEFAULT" and arch not in COMPACT:
         return fetch("network")(arch, load_network, replacing)
     weights = DATA / "weights" / f"{arch}.pt" if weights == "DEFAULT" else weights
-    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"), torch.device("cpu"):
         torch.manual_seed(seed)  # torchvision draws from the global generator, which threads share
         network = _compact_vgg(arch) if arch in COMPACT else models.get_model(arch, weights=None)
     if weights is not None:
@@ -361,7 +345,7 @@ class FeatureExtractor(nn.Module):
                                           precision=precision, device=device, seed=seed)
         network = load_network(arch, weights=weights, seed=seed) if isinstance(arch, str) else copy.deepcopy(arch).eval()
         nodes = layer_nodes(network)
-        self.arch, self.layers = arch if isinstance(arch, str) else type(arch).__name__, tuple(dict.fromkeys(layers))
+        self.arch, self.layers = arch if isinstance(arch, str) else type(arch).__name__, _names(layers)
         known = {*nodes, *(node[:k] for node in nodes for k, sign in enumerate(node) if sign == ".")}
         if not [one_of(f"layer of {self.arch}", layer, known) for layer in self.layers]:
             raise ValueError("At least one layer is needed.")
@@ -374,8 +358,8 @@ class FeatureExtractor(nn.Module):
                 self.body = create_feature_extractor(network, wanted)
         self.swapped_pools = _swap_pooling(self.body, pooling)
         _out_of_place(self.body)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        for name, numbers in (("mean", [0.485, 0.456, 0.406]), ("std", [0.229, 0.224, 0.225])):
+            self.register_buffer(name, torch.tensor(numbers, dtype=torch.float32, device="cpu").view(3, 1, 1))
         self.dtype = _dtype(precision, torch.device(device or "cpu"))
         self.requires_grad_(False).eval().to(device or "cpu", memory_format=torch.channels_last)
         for module in self.modules():  # batch normalisation keeps float32 statistics
@@ -389,8 +373,9 @@ class FeatureExtractor(nn.Module):
         height, width = image.shape[-2:]
         if min(height, width) < self.min_size:
             raise ValueError(f"It has {width} x {height} pixels, but {self.arch} needs at least {self.min_size} on each side.")
-        # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
-        return self.body(((image - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last))
+        with torch.autocast(image.device.type, enabled=False):  # the network has a precision of its own
+            # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
+            return self.body(((image - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last))
 
     def __reduce_ex__(self, protocol):  # a traced graph can't be pickled: build it again from the same arguments
         return (self._rebuild, ()) if isinstance(self.body, torch.fx.GraphModule) else super().__reduce_ex__(protocol)
@@ -555,8 +540,8 @@ class StyleObjective:
         if content is None and style is None:
             raise ValueError("An objective needs a content image, a style image or both.")
         self.content, self.style, self.scale = content, style, scale
-        self.content_layers = tuple(content_layers or CONTENT_LAYERS) if content is not None else ()
-        self.style_layers = tuple(style_layers or STYLE_LAYERS) if style is not None else ()
+        self.content_layers = _names(content_layers or CONTENT_LAYERS) if content is not None else ()
+        self.style_layers = _names(style_layers or STYLE_LAYERS) if style is not None else ()
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
         self.range_weight = range_weight
         self.style_layer_weights = dict(style_layer_weights or {layer: 1 / len(self.style_layers) for layer in self.style_layers})
@@ -762,7 +747,7 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
     The last Step of a picture holds its best image and says in `reason` why it stopped: all steps made, tolerance reached, a
     loss that is not finite, or an interrupt. When weights change between two steps, the optimiser begins anew from the image.
     """
-    if not isinstance(steps, int) or steps < 1:
+    if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps is a whole number of at least 1, not {steps} (several numbers need as many sizes).")
     make, default = (optimizer, 1.0) if callable(optimizer) else OPTIMIZERS[one_of("optimizer", optimizer, OPTIMIZERS)]
     rate = default if learning_rate is None else learning_rate
@@ -798,9 +783,9 @@ def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (2
     sizes: long sides in pixels, ascending. steps: updates at each size, one number for all or one for each. The others are
     those of `stylize`. Index, evaluations and seconds run on through the sizes; losses compare within one size only.
     """
-    counts = list(steps) if isinstance(steps, Sequence) else [steps] * len(sizes)
-    if not sizes or list(sizes) != sorted(set(sizes)) or len(counts) != len(sizes):
-        raise ValueError(f"sizes ascend, and steps is one number or one for each size: not {list(sizes)} with steps {steps}.")
+    sizes, counts = list(sizes), [steps] * len(sizes) if isinstance(steps, Integral) else list(steps)
+    if not sizes or sizes != sorted(set(sizes)) or len(counts) != len(sizes):
+        raise ValueError(f"sizes ascend, and steps is one number or one for each size: not {sizes} with steps {steps}.")
     begin, index, evaluations, history = time.perf_counter(), 0, 0, []
     for size, count in zip(sizes, counts):
         pictures = load_images(content, style, size=size, device=device)
@@ -827,6 +812,7 @@ def progress(steps: Iterable[Step], total: int) -> Iterator[Step]:
             yield step
 
 
+@torch.inference_mode(False)
 def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence[int] = (),
             start: str | Tensor | None = None, seed: int = 0, steps: int | Sequence[int] = 200, optimizer="lbfgs",
             learning_rate: float | None = None, tolerance: float = 0.0, device=None, show_progress: bool = True,
@@ -838,10 +824,10 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
     instead, ascending, for coarse_to_fine; then steps may be one number for each. start, seed: see `initial_image`; the others:
     `optimize_image`. device: None takes an accelerator if there is one. An interrupt returns the best image of its size.
     """
-    sizes = sizes or [size]
+    sizes = list(sizes) or [size]
     run = coarse_to_fine(content, style, sizes=sizes, steps=steps, start=start, seed=seed, optimizer=optimizer,
                          learning_rate=learning_rate, tolerance=tolerance, device=device, **objective)
-    best, total = None, sum(steps) if isinstance(steps, Sequence) else steps * len(sizes)
+    best, total = None, steps * len(sizes) if isinstance(steps, Integral) else sum(steps)
     try:
         for step in progress(run, total) if show_progress else run:
             if best is None or best.image.shape != step.image.shape or step.losses["total"] <= best.losses["total"]:
@@ -886,7 +872,7 @@ def _covariance_power(centred: Tensor, exponent: float, floor: float) -> Tensor:
 
 def with_colours_of(image: Tensor, content: Tensor) -> Tensor:
     """The brightness of an image with the colours of another of the same shape (Gatys et al. 2017, luminance only)."""
-    luma = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(3, 1, 1)
+    luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float32, device=image.device).view(3, 1, 1)
     return (content + ((image - content) * luma).sum(-3, keepdim=True)).clamp(0, 1)
 
 
@@ -979,9 +965,9 @@ class AdaIN(nn.Module):
         return mean_std(self.encoder(style)[self.layer])
 
     @torch.no_grad()
-    def stylize(self, content: Tensor, style, *, alpha: float = 1.0, weights: Sequence[float] | None = None,
+    def stylize(self, content, style, *, alpha: float = 1.0, weights: Sequence[float] | None = None,
                 masks: Sequence[Tensor] | None = None, keep_colours: bool = False, transform: Callable = adain) -> Tensor:
-        """`content` (1, 3, H, W) in the style of `style`: an image (1, 3, H, W) in [0, 1].
+        """`content` in the style of `style`: an image (1, 3, H, W) in [0, 1]. Both are what `load_image` reads.
 
         style: an image of any size, its `statistics`, or a list of these. alpha: from 0 (the decoded content) to 1 (all of the
         style). weights: how much of each of several styles; None takes equal parts. masks: instead of weights, one (1, 1, h, w)
@@ -990,7 +976,9 @@ class AdaIN(nn.Module):
         """
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is between 0 and 1, not {alpha}.")
-        styles = [style] if isinstance(style, Tensor) else list(style)
+        device, styles = self.encoder.mean.device, list(style) if isinstance(style, list | tuple) else [style]
+        content, *styles = (one.to(device) if isinstance(one, Tensor) and one.ndim == 3 else load_image(one).to(device)
+                            for one in (content, *styles))
         shares = _shares(len(styles), weights, masks, content, self.stride)
         maps = full(self.encoder(with_margin(content, self.stride))[self.layer])
         wanted = [self.encoder(one)[self.layer] if one.ndim == 4 else one for one in styles]

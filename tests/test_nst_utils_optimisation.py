@@ -1,6 +1,8 @@
+import contextlib
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -281,6 +283,32 @@ def test_stylize_takes_paths_pictures_and_tensors(picture, painting, tmp_path, n
     options = dict(style=painting, size=44, steps=2, extractor=network, show_progress=False, device="cpu")
     shapes = {tuple(nst.stylize(source, **options).image.shape) for source in (path, str(path), nst.to_pil(picture), picture)}
     assert shapes == {(1, 3, 33, 44)}
+
+
+@contextlib.contextmanager
+def default_dtype():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, default_dtype, lambda: torch.device("meta"),
+                                    lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_what_is_set_around_a_call_changes_nothing(picture, painting, around):
+    options = dict(style=painting, size=44, steps=2, start="noise", precision="float32", show_progress=False,
+                   device="cpu")
+    expected = nst.stylize(picture, **options).image
+    with around():
+        found = nst.stylize(picture, **options).image
+    assert torch.equal(found, expected)
+
+
+def test_lone_names_and_numbers_of_numpy(picture, painting):
+    options = dict(style=painting, weights=None, show_progress=False, device="cpu")
+    lone = nst.stylize(picture, content_layers="relu3_1", style_layers="relu2_1", sizes=np.array([36, 44]), steps=np.int64(2),
+                       **options)
+    usual = nst.stylize(picture, content_layers=["relu3_1"], style_layers=["relu2_1"], sizes=(36, 44), steps=2, **options)
+    assert torch.equal(lone.image, usual.image) and len(lone.history) == len(usual.history)
 
 
 def test_a_start_image_can_be_given(picture, painting, network):

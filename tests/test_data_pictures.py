@@ -1,0 +1,133 @@
+"""What people bring as pictures: profiles, broken rotation, other formats, arrays; and what is written."""
+import io
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+import nst_utils as nst
+
+RED = Image.new("RGB", (4, 3), (255, 0, 0))
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def tags(profile: bytes) -> dict[bytes, tuple[int, int]]:
+    count, = struct.unpack_from(">I", profile, 128)
+    return {profile[at:at + 4]: struct.unpack_from(">II", profile, at + 4) for at in range(132, 132 + 12 * count, 12)}
+
+
+def with_primaries(**primaries: tuple[float, float, float]) -> bytes:
+    """An sRGB profile with other primaries: rXYZ, gXYZ, bXYZ, in the profile's connection space."""
+    profile = bytearray(SRGB.tobytes())
+    for name, xyz in primaries.items():
+        at, _ = tags(bytes(profile))[name.encode()]
+        profile[at + 8:at + 20] = struct.pack(">3i", *(round(value * 65536) for value in xyz))
+    return bytes(profile)
+
+
+def primary(name: str) -> tuple[float, ...]:
+    profile = SRGB.tobytes()
+    return tuple(value / 65536 for value in struct.unpack_from(">3i", profile, tags(profile)[name.encode()][0] + 8))
+
+
+SWAPPED = with_primaries(rXYZ=primary("gXYZ"), gXYZ=primary("rXYZ"))
+P3 = with_primaries(rXYZ=(0.51512, 0.2412, -0.00105), gXYZ=(0.29198, 0.69225, 0.04189), bXYZ=(0.1571, 0.06657, 0.78407))
+
+
+def loaded(picture: Image.Image, suffix: str, **options) -> list[int]:
+    """The first pixel of a picture written and read again, as 8-bit numbers."""
+    stream = io.BytesIO()
+    picture.save(stream, suffix, **options)
+    return (nst.load_image(stream.getvalue())[0, :, 0, 0] * 255).round().int().tolist()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_a_profile_that_swaps_red_and_green_swaps_them(suffix):
+    assert loaded(RED, suffix, icc_profile=SWAPPED) == [0, 255, 0]
+    assert loaded(RED.convert("RGBA"), suffix, icc_profile=SWAPPED) == [0, 255, 0]
+
+
+def test_display_p3_arrives_in_srgb():
+    pixel = loaded(Image.new("RGB", (4, 3), (200, 120, 60)), "png", icc_profile=P3)
+    assert max(abs(a - b) for a, b in zip(pixel, (213, 115, 42))) <= 1
+
+
+@pytest.mark.parametrize("profile", [b"no profile", SRGB.tobytes()[:90]])
+def test_a_profile_that_can_t_be_read_is_left_out(profile):
+    assert loaded(RED, "png", icc_profile=profile) == [255, 0, 0]
+
+
+def test_broken_exif_costs_the_rotation_at_most(tmp_path):
+    """Orientation 6 beside a resolution written as a signed whole number, which Pillow can't write back."""
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHIi", 0x011A, 9, 1, -5)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    Image.new("RGB", (6, 4), "white").save(tmp_path / "a.jpg", exif=exif)
+    assert sorted(nst.load_image(tmp_path / "a.jpg").shape[-2:]) == [4, 6]
+
+
+@pytest.mark.parametrize("head, what", [
+    (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC picture: install pillow-heif"), (b"%PDF-1.7 " + bytes(40), "PDF document"),
+    (b"<svg xmlns='x'></svg>", "SVG drawing"), (b"<!DOCTYPE html><html></html>", "web page"), (b"\n<html>", "web page"),
+    (b"PK\x03\x04" + bytes(40), "ZIP archive"), (b"\0\0\0\x18ftypisom" + bytes(40), "a film")])
+def test_what_is_no_picture_is_named(tmp_path, head, what):
+    (tmp_path / "a.jpg").write_bytes(head)
+    for source in (tmp_path / "a.jpg", head, io.BytesIO(head)):
+        with pytest.raises(ValueError, match=rf"can't be read as a picture \(it is .*{what}"):
+            nst.load_image(source)
+
+
+def test_bytes_of_any_kind_and_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    path = nst.save_image(torch.rand(1, 3, 4, 5), "~/deep/a.png")
+    assert path == tmp_path / "deep" / "a.png" and path.exists()
+    for source in (bytearray(path.read_bytes()), memoryview(path.read_bytes()), "~/deep/a.png"):
+        assert torch.equal(nst.load_image(source), nst.load_image(path))
+
+
+LEVELS = torch.arange(90, dtype=torch.uint8).view(3, 6, 5) * 2
+
+
+@pytest.mark.parametrize("numbers", [
+    LEVELS, LEVELS[None], LEVELS.permute(1, 2, 0), LEVELS / 255, LEVELS.double() / 255, LEVELS.float(), LEVELS.numpy(),
+    LEVELS.permute(1, 2, 0).numpy(), (LEVELS.permute(1, 2, 0) / 255).numpy(), LEVELS.permute(1, 2, 0).numpy()[:, ::-1][:, ::-1],
+    torch.cat([LEVELS, torch.full((1, 6, 5), 255, dtype=torch.uint8)])])
+def test_numbers_of_any_layout(numbers):
+    assert torch.allclose(nst.load_image(numbers).float(), LEVELS[None] / 255, atol=1e-6)
+
+
+def test_grey_and_opacity_in_numbers():
+    assert torch.equal(nst.load_image(np.full((4, 5), 51, np.uint8)), torch.full((1, 3, 4, 5), 0.2))
+    assert torch.equal(nst.load_image(torch.zeros(4, 4, 5)), torch.ones(1, 3, 4, 5))  # nothing to be seen, on white
+
+
+@pytest.mark.parametrize("numbers, shown", [
+    (torch.rand(2, 3, 8, 8), r"\(2, 3, 8, 8\)"), (torch.rand(8, 8, 8), r"\(8, 8, 8\)"), (torch.rand(3, 0, 8), r"\(3, 0, 8\)"),
+    (torch.ones(3, 8, 8, dtype=torch.int64), "8 or 16 bits"), (torch.full((3, 8, 8), 300.0), "values from 300 to 300"),
+    (torch.full((3, 8, 8), -9.0), "from -9"), (torch.full((3, 8, 8), torch.nan), "from nan")])
+def test_numbers_that_are_no_picture(numbers, shown):
+    with pytest.raises(ValueError, match=r"A picture has shape \(1, 3, H, W\) and values in \[0, 1\], not .*" + shown):
+        nst.load_image(numbers)
+
+
+def test_a_picture_that_is_one_already_is_handed_on(picture):
+    picture.requires_grad_(True)
+    nst.load_image(picture).sum().backward()
+    assert torch.equal(picture.grad, torch.ones_like(picture))
+
+
+@pytest.mark.parametrize("suffix, error", [(".png", 0), (".webp", 0), (".jpg", 12)])
+def test_what_is_written_keeps_fine_colours_and_says_srgb(tmp_path, suffix, error):
+    stripes = torch.zeros(1, 3, 32, 32)
+    stripes[:, 0, :, ::2] = stripes[:, 2, :, 1::2] = 1  # red and blue, one pixel each
+    paths = [nst.save_image(stripes, tmp_path / f"{name}{suffix}") for name in "ab"]
+    assert ((nst.load_image(paths[0]) - stripes).abs().max() * 255).round() <= error
+    assert ImageCms.getProfileName(ImageCms.ImageCmsProfile(io.BytesIO(Image.open(paths[0]).info["icc_profile"])))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a" * 240 + ".png", "run.GIF", "run.JPG", "b c.png"])
+def test_names_that_people_give(tmp_path, name):
+    assert nst.load_image(nst.save_image(torch.rand(1, 3, 4, 5), tmp_path / name)).shape == (1, 3, 4, 5)
