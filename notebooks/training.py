@@ -513,9 +513,8 @@ def with_normalisation(network: nst.AdaIN, kind: str) -> nst.AdaIN:
     section 7.1, advise against, since either gives all pictures the statistics of one style."""
     makers = {"instance": functools.partial(nn.InstanceNorm2d, affine=True), "batch": nn.BatchNorm2d}
     make, modules, network = makers[nst.one_of("kind", kind, makers)], [], copy.deepcopy(network)
-    for module in network.decoder:
-        modules += [make(width), module] if isinstance(module, nn.ReLU) else [module]
-        width = getattr(module, "out_channels", None)  # of the convolution before a ReLU
+    for before, module in zip([None, *network.decoder], network.decoder):
+        modules += [make(before.out_channels), module] if isinstance(module, nn.ReLU) else [module]
     network.decoder = nn.Sequential(*modules)
     return network
 

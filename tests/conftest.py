@@ -15,14 +15,14 @@ import nst_utils as nst
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks whose settings are tagged "quick" run at half their sizes, and what they find there is not compared; with NST_FULL
-    in the environment all run and are compared as they stand."""
+    """Notebooks whose settings are tagged "quick" run at half their sizes, and what they find is not compared; with NST_FULL in
+    the environment all run, and are compared, as they stand."""
     quick = set()
     for item in items if not os.environ.get("NST_FULL") else []:
         cell = getattr(item, "cell", None)
         if cell is not None and "quick" in cell.metadata.get("tags", []):
             quick.add(item.path)
-            cell.source = re.sub(r"(?m)^(\w*SIZE *= *)(\d+)", lambda found: found[1] + str(half(int(found[2]))), cell.source)
+            cell.source = re.sub(r"(?m)^(\w*SIZE *= *)(\d+)", lambda size: size[1] + str(half(int(size[2]))), cell.source)
         if cell is not None and item.path in quick:
             item.options["check"] = False
 

@@ -550,3 +550,17 @@ def test_batch_normalisations_start_from_pictures_and_stay_constant(crops):
     assert torch.allclose(first.running_mean, read.mean((0, 2, 3)), atol=1e-5) and not first.training
     alone, together = student(crops[:1])["layer1"], student(crops)["layer1"][:1]
     close(alone, together, 1e-4)
+
+
+@pytest.mark.parametrize("kind, module", [("instance", nn.InstanceNorm2d), ("batch", nn.BatchNorm2d)])
+def test_a_decoder_that_normalises_does_so_before_every_relu(folders, kind, module):
+    network = training.with_normalisation(nst.AdaIN(precision="float32"), kind)
+    layers = list(network.decoder)
+    assert [type(layers[k - 1]) for k, layer in enumerate(layers) if isinstance(layer, nn.ReLU)] == \
+        [module] * sum(isinstance(layer, nn.ReLU) for layer in nst.AdaIN().decoder)
+    weight = next(layer for layer in layers if isinstance(layer, module)).weight
+    before = weight.detach().clone()
+    train(folders, network, steps=2)
+    assert not torch.equal(weight, before)
+    with pytest.raises(ValueError, match="kind is one of instance, batch"):
+        training.with_normalisation(network, "layer")

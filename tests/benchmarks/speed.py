@@ -24,14 +24,14 @@ from pathlib import Path
 SIZES = (256, 512, 1024)  # long sides; pictures are 4:3
 BATCH = 8  # cells of a sweep that run as one
 NETWORKS = {  # case -> (function, architecture, precision)
-    "vgg16_compact": ("ours", "vgg16_compact", "auto"),
-    "vgg16_compact float32": ("ours", "vgg16_compact", "float32"),
+    "vgg19_compact": ("ours", "vgg19_compact", "auto"),
+    "vgg19_compact float32": ("ours", "vgg19_compact", "float32"),
     "vgg19": ("ours", "vgg19", "auto"),
     "vgg19 float32": ("ours", "vgg19", "float32"),
     "vgg19 plain loop": ("plain", "vgg19", "float32"),
 }
 CASES = {f"{name} {size}": (*network, size) for size in SIZES for name, network in NETWORKS.items()}
-CASES |= {f"vgg16_compact, {BATCH} together {size}": ("together", "vgg16_compact", "auto", size) for size in SIZES[:2]}
+CASES |= {f"vgg19_compact, {BATCH} together {size}": ("together", "vgg19_compact", "auto", size) for size in SIZES[:2]}
 CASES |= {f"AdaIN {size}": ("feed_forward", "vgg19_compact", "auto", size) for size in (256, 512, 1024, 2048)}
 CASES |= {f"ceiling {precision}": ("ceiling", "", precision, 0) for precision in ("float32", "bfloat16")}
 FIELDS = ("case", "size", "seconds", "times faster than the plain loop", "peak memory, GiB", "share of the ceiling",
@@ -48,7 +48,7 @@ def ours(arch, precision, size, device):
     import nst_utils as nst
     content, style = pictures(size, device)
     objective = nst.StyleObjective(content, style, arch=arch, precision=precision,
-                                   weights="DEFAULT" if arch == "vgg16_compact" else None)
+                                   weights="DEFAULT" if arch == "vgg19_compact" else None)
     yield work(objective.extractor, size)
     yield from nst.optimize_image(content, objective, steps=10**6)
 
