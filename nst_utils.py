@@ -19,7 +19,6 @@ import csv
 import difflib
 import functools
 import inspect
-import io
 import math
 import os
 import pickle
@@ -38,7 +37,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm

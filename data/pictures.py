@@ -99,8 +99,8 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 def picture_of(numbers) -> torch.Tensor:
     """A picture (1, 3, H, W) in [0, 1] from an array or a tensor, with or without the 1: grey, RGB, or RGB with opacity, which is
-    laid on white; channels first or last (where both could be meant, last in arrays and first in tensors, as is usual there); 8 or
-    16 bits, or floats, from 0 to 1 or from 0 to 255. ValueError for any other."""
+    laid on white; channels first or last (where both could be meant, last in an array and first in a tensor, as is usual there);
+    8 or 16 bits, or floats, from 0 to 1 or from 0 to 255. ValueError for any other."""
     array = isinstance(numbers, np.ndarray)
     tensor = torch.from_numpy(np.ascontiguousarray(numbers)) if array else numbers
     wrong = f"A picture has shape (1, 3, H, W) and values in [0, 1], not {tuple(tensor.shape)} of {tensor.dtype}"

@@ -38,7 +38,7 @@ class PictureCrops(Dataset):
 
     Under a DataLoader, `sampler=range(first, end)` says which ones to make.
 
-    source: a folder of pictures, those in folders inside it included, or several, which are then drawn from in turn. Every picture
+    source: a folder of pictures, with what is in folders inside it, or several, which are then drawn from in turn. Every picture
     of a folder is drawn once before any is drawn twice. Pictures that can't be read or are smaller than a crop are passed over.
     size, crop: the short side to which pictures are reduced and the side of the crops, in pixels. Each is a window of 1 to 1.5
     crops a side, shrunk, and half of them are mirrored.
