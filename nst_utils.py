@@ -495,9 +495,19 @@ def step_memory(extractor: FeatureExtractor, height: int, width: int) -> int:
 
 def available_memory(device: torch.device) -> float:
     """Free memory in bytes; infinite where nobody knows."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available if device.type == "cpu" else math.inf
+    if device.type == "cuda":  # what PyTorch has in its cache is free for it
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(psutil.virtual_memory().available, container_memory()) if device.type == "cpu" else math.inf
+
+
+def container_memory(folder=Path("/sys/fs/cgroup")) -> float:
+    """The bytes that a container, a control group of Linux, leaves to its processes; infinite where there is no limit."""
+    try:
+        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())["inactive_file"]
+        return limit - used + int(cached)  # files that the system would drop
+    except (OSError, ValueError, KeyError):
+        return math.inf
 
 
 def _check_memory(extractor: FeatureExtractor, image: Tensor, count: int) -> None:

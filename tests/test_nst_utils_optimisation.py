@@ -400,6 +400,17 @@ def test_a_batch_takes_the_memory_of_all_its_pictures(picture, painting, monkeyp
         nst.StyleObjective(torch.cat([picture] * 3), painting, extractor=extractor)
 
 
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    assert nst.container_memory(tmp_path) == math.inf
+    for name, text in (("memory.max", "max"), ("memory.current", "300"), ("memory.stat", "anon 7\ninactive_file 50\n")):
+        (tmp_path / name).write_text(text)
+    assert nst.container_memory(tmp_path) == math.inf
+    (tmp_path / "memory.max").write_text("1000")
+    assert nst.container_memory(tmp_path) == 750
+    monkeypatch.setattr(nst, "container_memory", lambda: 750)
+    assert nst.available_memory(torch.device("cpu")) == 750
+
+
 def test_memory_is_unknown_where_nobody_tells():
     assert nst.available_memory(torch.device("mps")) == math.inf > nst.available_memory(torch.device("cpu"))
 
