@@ -131,3 +131,48 @@ def test_what_is_written_keeps_fine_colours_and_says_srgb(tmp_path, suffix, erro
 @pytest.mark.parametrize("name", ["a" * 240 + ".png", "run.GIF", "run.JPG", "b c.png"])
 def test_names_that_people_give(tmp_path, name):
     assert nst.load_image(nst.save_image(torch.rand(1, 3, 4, 5), tmp_path / name)).shape == (1, 3, 4, 5)
+
+
+def corpus(folder):
+    """Files of every format cut at every tenth, with single bits of their first bytes turned over, with the suffix of another
+    format, in unusual modes, turned, animated, empty: (path, whether it is whole)."""
+    noise = Image.effect_noise((32, 24), 60).convert("RGB")
+    formats, number = ("png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm"), 0
+    for suffix in formats:
+        stream = io.BytesIO()
+        noise.save(stream, suffix)
+        whole = stream.getvalue()
+        broken = [whole[:len(whole) * tenth // 10] for tenth in range(10)]
+        broken += [whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1:] for at in range(0, 40, 2) for bit in (0, 4)]
+        for content, sound in [*((content, False) for content in broken), (whole, True)]:
+            path = folder / f"{number} {suffix}.{formats[number % len(formats)]}"
+            path.write_bytes(content)
+            number += 1
+            yield path, sound
+    for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "RGBX"):
+        for suffix in ("png", "tiff"):
+            path = folder / f"{mode.replace(';', '')} {suffix}.{suffix}"
+            try:
+                noise.convert("I" if mode == "I;16" else mode).convert(mode).save(path)
+            except (OSError, ValueError, KeyError):
+                continue  # not in this format
+            yield path, True
+    for turn in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        noise.save(folder / f"turn {turn}.jpg", exif=exif)
+        yield folder / f"turn {turn}.jpg", True
+
+
+def test_bad_pictures_are_read_or_named(tmp_path):
+    tried = read = 0
+    for path, sound in corpus(tmp_path):
+        tried += 1
+        try:
+            image = nst.load_image(path)
+        except ValueError as error:
+            assert not sound and str(path) in str(error) and "\n" not in str(error), path
+        else:
+            read += 1
+            assert image.shape[:2] == (1, 3) and image.isfinite().all() and 0 <= image.min() and image.max() <= 1, path
+    assert tried >= 300 and read >= 100
