@@ -646,7 +646,7 @@ class LBFGS:
     pixel, by f + SOFT. Coarse structure, which pixels move last, moves first; a given total takes about two thirds of the steps.
     """
 
-    FIRST_STEP, LONGEST_STEP, ORTHOGONAL, SOFT = 1 / 256, 1 / 32, 0.02, 0.02
+    FIRST_STEP, LONGEST_STEP, ORTHOGONAL, SOFT = 1 / 64, 1 / 32, 0.02, 0.02
 
     def __init__(self, pixels: list[Tensor], lr: float = 1.0, *, history: int | None = None, metric: str = "frequencies"):
         self.pixels, = pixels
