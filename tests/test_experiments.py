@@ -84,10 +84,10 @@ def test_what_is_made_for_one_picture_runs_alone(common, monkeypatch):
 
 
 def test_a_cell_that_stops_early_leaves_its_batch_running(exact):
-    cells = {weight: {"content_weight": weight} for weight in (1.0, 5e307)}  # the second soon leaves the range of float64
+    cells = {weight: {"content_weight": weight} for weight in (1.0, 4e307)}  # the second soon leaves the range of float64
     exact |= dict(steps=30, optimizer="sgd", start="noise", range_weight=0.0)
     alone, batched = sweep(cells, together=1, **exact), sweep(cells, together=2, **exact)
-    assert "not finite" in alone[5e307].reason and len(alone[5e307].history) < len(alone[1.0].history)
+    assert "not finite" in alone[4e307].reason and len(alone[4e307].history) < len(alone[1.0].history)
     assert_alike(batched, alone)
 
 

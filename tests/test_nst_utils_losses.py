@@ -107,7 +107,7 @@ def reference_gatys_loss(image, content, style, state, content_weight, style_wei
         x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1).double()) \
             / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1).double()
         maps, index = {}, 0
-        for block, depth in enumerate((2, 2, 4, 4, 1), start=1):
+        for block, depth in enumerate((2, 2, 3, 3, 1), start=1):
             for layer in range(1, depth + 1):
                 x = F.relu(F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1))
                 maps[block, layer], index = x[0].flatten(1), index + 2  # N_l x M_l, as in the paper
@@ -126,7 +126,7 @@ def reference_gatys_loss(image, content, style, state, content_weight, style_wei
 
 
 def test_loss_and_gradient_against_the_reference(picture, painting):
-    extractor = nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2"), weights=None, precision="float64", seed=3)
+    extractor = nst.FeatureExtractor("vgg16", (*nst.STYLE_LAYERS, "relu4_2"), weights=None, precision="float64", seed=3)
     picture, painting = picture.double(), painting.double()
     objective = nst.StyleObjective(picture, painting, extractor=extractor, scale="gatys", content_weight=1e-2,
                                    style_weight=1e3)
