@@ -20,7 +20,7 @@ NOTEBOOK = (ROOT / "notebooks" / "12_playground.ipynb").read_text(encoding="utf-
 SCREENSHOT = os.environ.get("NST_SCREENSHOT")  # where to put a picture of the panel, at the notebook's own size
 TOKEN = "playground"
 PATIENCE = 300_000  # milliseconds for any one thing, on a machine that is busy with others
-SMALL = {"SIZE = 256": "SIZE = 256" if SCREENSHOT else "SIZE = 96", "STEPS = 100": "STEPS = 14", "MOVE_AT = 30": "MOVE_AT = 3"}
+SMALL = {"SIZE = 256": "SIZE = 256" if SCREENSHOT else "SIZE = 96", "STEPS = 60": "STEPS = 14", "MOVE_AT = 30": "MOVE_AT = 3"}
 FLAGS = ("--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
          "--disable-sync").split()
 SETTINGS = {  # cells outside of the window exist as well, and no news from the network
