@@ -114,7 +114,9 @@ def run_again(page, source):
 def picture(panel):
     """The live image as numbers: pixels, not its address, which changes with every message."""
     return panel.locator("img.widget-image").first.evaluate("""async image => {
-        await image.decode();
+        for (let trial = 0; trial < 50; trial++) {  // the next message may swap the picture while this one is being decoded
+            try { await image.decode(); break; } catch { await new Promise(resolve => setTimeout(resolve, 100)); }
+        }
         const canvas = Object.assign(document.createElement("canvas"), {width: 32, height: 32});
         const brush = canvas.getContext("2d");
         brush.drawImage(image, 0, 0, 32, 32);
