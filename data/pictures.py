@@ -60,12 +60,11 @@ class TooLarge(ValueError):
 def _kind(stream) -> str:
     """What a file seems to be that is no picture, if that can be told."""
     try:
-        if hasattr(stream, "seek"):
-            stream.seek(0)
-        head = stream.read(64) if hasattr(stream, "read") else Path(stream).open("rb").read(64)
+        with contextlib.nullcontext(stream) if hasattr(stream, "read") else stream.open("rb") as file:
+            file.seek(0)
+            head = file.read(64).lstrip()
     except OSError:
         return ""
-    head = head.lstrip()
     return next((what for (place, sign), what in SIGNS.items() if head[place:place + len(sign)].lower() == sign.lower()), "")
 
 
