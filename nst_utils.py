@@ -173,13 +173,8 @@ def sample(name: str | None = None, size: int | None = None) -> Tensor | dict[st
         import skimage
         return load_image(Image.fromarray(getattr(skimage.data, name)()), size)
     if name in classics:
-        return load_image(fetch("picture")(name, classics[name]["url"], load_image), size)
+        return load_image(beside("fetch")["picture"](name, classics[name]["url"], load_image), size)
     return load_image(styles[one_of("sample", name, sample())], size)
-
-
-def fetch(what: str) -> Callable:
-    """A function of data/fetch.py: downloads are no part of the methods."""
-    return beside("fetch")[what]
 
 
 def initial_image(content: Tensor | None, start=None, *, style: Tensor | None = None, seed: int = 0) -> Tensor:
@@ -262,7 +257,7 @@ def load_network(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
     """A classification network with the weights asked for; see FeatureExtractor for the values of `weights`."""
     one_of("arch", arch, [*COMPACT, *models.list_models(module=models)])
     if weights == "DEFAULT" and arch not in COMPACT:
-        return fetch("network")(arch, load_network, replacing)
+        return beside("fetch")["network"](arch, load_network, replacing)
     weights = DATA / "weights" / f"{arch}.pt" if weights == "DEFAULT" else weights
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"), torch.device("cpu"):
         torch.manual_seed(seed)  # torchvision draws from the global generator, which threads share
@@ -783,6 +778,11 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
             return
 
 
+def step_counts(steps: int | Sequence[int], sizes: Sequence) -> list[int]:
+    """How many updates at each size."""
+    return [steps] * len(sizes) if isinstance(steps, Integral) else list(steps)
+
+
 def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (256, 512), steps: int | Sequence[int] = (100, 40),
                    start: str | Tensor | None = None, seed: int = 0, optimizer="lbfgs", learning_rate: float | None = None,
                    tolerance: float = 0.0, device=None, **objective) -> Iterator[Step]:
@@ -792,7 +792,7 @@ def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (2
     sizes: long sides in pixels, ascending. steps: updates at each size, one number for all or one for each. The others are
     those of `stylize`. Index, evaluations and seconds run on through the sizes; losses compare within one size only.
     """
-    sizes, counts = list(sizes), [steps] * len(sizes) if isinstance(steps, Integral) else list(steps)
+    sizes, counts = list(sizes), step_counts(steps, sizes)
     if not sizes or sizes != sorted(set(sizes)) or len(counts) != len(sizes):
         raise ValueError(f"sizes ascend, and steps is one number or one for each size: not {sizes} with steps {steps}.")
     begin, index, evaluations, history = time.perf_counter(), 0, 0, []
@@ -836,7 +836,7 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
     sizes = list(sizes) or [size]
     run = coarse_to_fine(content, style, sizes=sizes, steps=steps, start=start, seed=seed, optimizer=optimizer,
                          learning_rate=learning_rate, tolerance=tolerance, device=device, **objective)
-    best, total = None, steps * len(sizes) if isinstance(steps, Integral) else sum(steps)
+    best, total = None, sum(step_counts(steps, sizes))
     try:
         for step in progress(run, total) if show_progress else run:
             if best is None or best.image.shape != step.image.shape or step.losses["total"] <= best.losses["total"]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,6 @@ def _elsewhere(waiting: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
             future.cancel()
 
 
-def _updates(*, steps: int | Sequence[int] = DEFAULTS["steps"], sizes: Sequence[int] = (), **_) -> int:
-    return sum(steps) if isinstance(steps, Sequence) else steps * max(1, len(sizes))
-
-
 def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None = None, show_progress: bool = True,
           **common) -> dict[Any, nst.Step]:
     """Run `stylize` once for each cell and return label -> its last Step, under one progress bar over all of them.
@@ -195,9 +192,10 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None =
         raise ValueError(f"together is a number of cells of at least 1, not {together}.")
     settings = {label: dict(common) | dict(cell) for label, cell in cells.items()}
     for label, one in settings.items():
-        if "show_progress" in one or not (isinstance(one.get("steps", 1), int) or len(one.get("sizes", ()))):
+        if "show_progress" in one or not (isinstance(one.get("steps", 1), Integral) or len(one.get("sizes", ()))):
             raise ValueError(f"A cell has one number of steps unless it has sizes, and no bar of its own: {label!r} has.")
-    steps = {label: _updates(**one) for label, one in settings.items()}
+    steps = {label: sum(nst.step_counts(one.get("steps", DEFAULTS["steps"]), list(one.get("sizes", ())) or [None]))
+             for label, one in settings.items()}
     made, results = dict.fromkeys(settings, 0), {}
     with tqdm(total=sum(steps.values()), file=sys.stdout, mininterval=0.5, disable=not show_progress, bar_format=nst.BAR) as bar:
         try:
@@ -330,7 +328,7 @@ class Judge(nn.Module):
         self.style_layers = self.perceived if arch == "alexnet" else nst.STYLE_LAYERS
         self.network = nst.FeatureExtractor(arch, (*self.perceived, *self.style_layers), weights=weights, precision="float32",
                                             device=device)
-        self.heads = list(heads or nst.fetch("lpips_heads")(arch, nst.load_state, nst.replacing))
+        self.heads = list(heads or nst.beside("fetch")["lpips_heads"](arch, nst.load_state, nst.replacing))
 
     @torch.no_grad()
     def _maps(self, image: Tensor) -> dict[str, Tensor]:
