@@ -633,8 +633,8 @@ class LBFGS:
 
     The direction is that of the two-loop recursion, Nocedal & Wright, algorithm 7.4. torch's own takes one picture, and stalls or
     leaps where the objective is badly scaled: its first step and smallest curvature are absolute. Here a step is FIRST_STEP per
-    value (root mean square) until a curvature is known, and at most LONGEST_STEP, in place of a line search. A curvature is
-    believed unless gradient change and step are all but orthogonal.
+    value (root mean square) until a curvature is known, and at most LONGEST_STEP, in place of a line search. A first step that
+    raised the total is taken back. A curvature is believed unless gradient change and step are all but orthogonal.
 
     metric: "pixels" is the recursion as it stands, that of Gatys et al.: before any curvature is known all pixels are alike.
     "frequencies" departs from it for images (N, C, H, W): the initial matrix divides each spatial frequency f, in cycles per
@@ -660,6 +660,10 @@ class LBFGS:
         gradient = self.pixels.grad.flatten(1)
         if self.moved is not None:
             self._learn(gradient - self.gradient)
+        if len(self.pairs) == 1:  # the first step was a guess; what it taught of the curvature stays
+            risen = _dot(self.moved, gradient + self.gradient) > 0  # by the trapezoidal rule
+            self.pixels.sub_((self.moved * risen).view_as(self.pixels))
+            gradient = torch.where(risen, self.gradient, gradient)
         step = self._direction(gradient).mul_(self.lr)
         step *= (self.LONGEST_STEP / step.square().mean(1, keepdim=True).sqrt()).clamp_max(1.0)
         self.moved, self.gradient = step, gradient.clone()

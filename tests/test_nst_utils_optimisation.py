@@ -76,6 +76,14 @@ def test_lbfgs_gets_away_from_a_start_without_curvature(weight):
     assert losses[-1] < 0.01 * losses[0]
 
 
+def test_lbfgs_takes_back_a_first_step_that_raised_the_total():
+    """Of little style weight the photograph is nearly the best picture, and the first step, a guess, leaps over it."""
+    content, style = nst.sample("astronaut", 112), nst.sample("woodblock_waves", 112)
+    objective = nst.StyleObjective(content, style, scale="gatys", style_weight=1e3, precision="float32")
+    losses = [step.losses["total"] for step in run(content, objective, steps=40)]
+    assert losses[1] > 10 * losses[0] and losses[-1] < 0.96 * losses[0]
+
+
 def test_lbfgs_does_not_feel_the_scale_of_the_objective(picture, painting, network):
     objective = nst.StyleObjective(picture, painting, extractor=network, style_weight=1)
     images = []
