@@ -35,7 +35,6 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -66,7 +65,7 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # they come with sci
 
 @functools.cache
 def beside(file: str) -> dict:
-    """What a file of `data` defines that is no part of the methods: "pictures" reads and writes formats, "fetch" downloads."""
+    """What a file of `data` defines that is no part of the methods: "pictures", "masks", "memory", and "fetch" from elsewhere."""
     return runpy.run_path(str(DATA / f"{file}.py"))
 
 
@@ -115,6 +114,12 @@ def load_image(source, size: int | None = None, side: str = "long") -> Tensor:
     """
     read = "picture_of" if isinstance(source, Tensor | np.ndarray) else "decoded"
     return resize(beside("pictures")[read](source), size, side)
+
+
+def load_mask(source) -> Tensor:
+    """Where something applies, (1, 1, H, W) from 0 to 1: of a picture its opacity if any of it is transparent, else how light it
+    is; of an array or tensor, boolean or from 0 to 1, its values. ValueError if it is none of these, or 0 everywhere."""
+    return beside("masks")["mask_of"](source)
 
 
 def load_images(*sources, size: int | None, device=None) -> list[Tensor | None]:
@@ -428,7 +433,8 @@ def mean_std(features: Tensor) -> Tensor:
     return torch.stack([mean.squeeze(1), deviation], dim=1)
 
 
-# maps (N, C, H, W) in the precision of the network -> (N, ...), each picture by itself
+# maps (N, C, H, W) in the precision of the network -> (N, ...), each picture by itself. A function with an attribute `distance`,
+# which takes two such values and gives (N,), is compared by that instead of `style_loss`
 STYLE_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "mean_std": mean_std}
 
 
@@ -477,43 +483,17 @@ def lbfgs_history(numbers: int) -> int:
     return min(20, max(4, 2**26 // numbers))
 
 
-def step_memory(extractor: FeatureExtractor, height: int, width: int) -> int:
-    """About how many bytes a step of L-BFGS takes at its peak for an image of height x width pixels: what autograd keeps, three
-    float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
-    kept, pixels = {}, 3 * height * width
-    keep = lambda tensor: kept.setdefault(tensor.untyped_storage()._cdata, tensor)  # noqa: E731
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        largest = max(map(math.prod, extractor.shapes(height, width).values()))
-    sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return sizes + 12 * largest + 4 * pixels * (2 * lbfgs_history(pixels) + 10) + 350 * 2**20
+def _several(style) -> list:
+    return [] if style is None else list(style) if isinstance(style, list | tuple) else [style]
 
 
-def available_memory(device: torch.device) -> float:
-    """Free memory in bytes; infinite where nobody knows."""
-    if device.type == "cuda":  # what PyTorch has in its cache is free for it
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(psutil.virtual_memory().available, container_memory()) if device.type == "cpu" else math.inf
-
-
-def container_memory(folder=Path("/sys/fs/cgroup")) -> float:
-    """The bytes that a container, a control group of Linux, leaves to its processes; infinite where there is no limit."""
-    try:
-        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())["inactive_file"]
-        return limit - used + int(cached)  # files that the system would drop
-    except (OSError, ValueError, KeyError):
-        return math.inf
-
-
-def _check_memory(extractor: FeatureExtractor, image: Tensor, count: int) -> None:
-    """Refuse so many pictures of that shape if their optimisation can't fit, and say which size can."""
-    (height, width), long, free = image.shape[-2:], max(image.shape[-2:]), available_memory(image.device)
-    need = lambda side: count * step_memory(  # noqa: E731
-        extractor, *(max(extractor.min_size, side * n // long) for n in (height, width)))
-    if min(height, width) >= extractor.min_size and need(long) > free:
-        largest = bisect.bisect_right(range(extractor.min_size, long), free, key=need) + extractor.min_size - 1
-        raise ValueError(f"{width} x {height} pixels with {extractor.arch} take about {need(long) / 1e9:.1f} GB, but "
-                         f"{free / 1e9:.1f} GB are free: the largest size that can fit is {largest} pixels on the long side.")
+def _parts(shares: Sequence[float], count: int) -> list[float]:
+    """How much of each of `count` styles, adding up to 1."""
+    if len(shares) != count or not count:
+        raise ValueError(f"There are {count} styles, but {len(shares)} weights.")
+    if min(shares) < 0 or not 0 < sum(shares) < math.inf:
+        raise ValueError(f"The weights of styles are finite, at least 0 and not all 0, not {list(shares)}.")
+    return [share / sum(shares) for share in shares]
 
 
 def _numbers(weight) -> Tensor:
@@ -525,10 +505,13 @@ class StyleObjective:
     """What pictures are asked to be: content_weight * content + style_weight * style + tv_weight * total variation, in [0, 1].
 
     content, style: images (N, 3, H, W), one for each picture to be judged, or one (1, 3, H, W) for all of them, not necessarily
-    of one size; None for the content is texture synthesis, for the style content reconstruction.
+    of one size; None for the content is texture synthesis, for the style content reconstruction. A list of styles is blended,
+    or, with `masks`, one for each, what `load_mask` reads, held apart: a style is asked of those positions of a layer that lie in
+    its mask and see little else (Gatys et al. 2017, section 4). style_shares: the weight of each; None: alike, or by area.
     content_layers, style_layers: None takes the defaults of the VGG family (relu4_2; relu1_1 ... relu5_1), and each of the L
     style layers weighs 1/L without `style_layer_weights` (layer -> w_l of Gatys eq. 5).
-    statistic: a name in STYLE_STATISTICS or a function of maps in the network's precision. scale: see content_loss, style_loss.
+    statistic: a name in STYLE_STATISTICS or a function of maps in the network's precision, see there. scale: see content_loss,
+    style_loss.
     range_weight: weight of the mean squared distance of the values from [0, 1], in units of the loss of an image without any
     features. A departure from Gatys: without it (0) L-BFGS leaves the values free, and clamping them undoes much of its work.
     network: arch, weights, pooling and precision of a FeatureExtractor; extractor: one to share instead of these.
@@ -539,31 +522,39 @@ class StyleObjective:
     def __init__(self, content: Tensor | None = None, style: Tensor | None = None, *,
                  content_layers: Sequence[str] | None = None, style_layers: Sequence[str] | None = None,
                  content_weight=1.0, style_weight=100.0, tv_weight=0.0, range_weight=10.0,
-                 style_layer_weights: Mapping[str, float] | None = None,
-                 statistic="gram", scale: str = "relative", extractor: FeatureExtractor | None = None, **network):
+                 style_layer_weights: Mapping[str, float] | None = None, style_shares: Sequence[float] | None = None,
+                 masks: Sequence | None = None, statistic="gram", scale: str = "relative",
+                 extractor: FeatureExtractor | None = None, **network):
         if content is None and style is None:
             raise ValueError("An objective needs a content image, a style image or both.")
-        self.content, self.style, self.scale = content, style, scale
+        self.content, self.style, self.scale, styles = content, style, scale, _several(style)
         self.content_layers = _names(content_layers or CONTENT_LAYERS) if content is not None else ()
-        self.style_layers = _names(style_layers or STYLE_LAYERS) if style is not None else ()
+        self.style_layers = _names(style_layers or STYLE_LAYERS) if styles else ()
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
         self.range_weight = range_weight
         self.style_layer_weights = dict(style_layer_weights or {layer: 1 / len(self.style_layers) for layer in self.style_layers})
         for layer in self.style_layer_weights:
             one_of("a key of style_layer_weights", layer, self.style_layers)
         self.statistic = statistic if callable(statistic) else STYLE_STATISTICS[one_of("statistic", statistic, STYLE_STATISTICS)]
-        canvas, layers = style if content is None else content, (*self.content_layers, *self.style_layers)
+        canvas, layers = styles[0] if content is None else content, (*self.content_layers, *self.style_layers)
         inspect.signature(FeatureExtractor).bind_partial(**network)  # also beside an extractor: no typo goes unnoticed
         self.extractor = extractor or FeatureExtractor(layers=layers, device=canvas.device, **network)
-        _check_memory(self.extractor, canvas, max(len(image) for image in (content, style) if image is not None))
+        count = max(len(image) for image in (content, *styles) if image is not None)
+        beside("memory")["check_memory"](self.extractor, canvas, count)
         for layer in layers:
             one_of("layer of the extractor", layer, self.extractor.layers)
         with torch.no_grad():
-            content_maps, style_maps = ({} if image is None else self.extractor(image) for image in (content, style))
+            content_maps, *style_maps = ({} if image is None else self.extractor(image) for image in (content, *styles))
             self.content_targets = {layer: full(content_maps[layer]) for layer in self.content_layers}
-            self.style_targets = {layer: self.statistic(style_maps[layer]) for layer in self.style_layers}
-            blank = self._losses(*({layer: torch.zeros_like(target) for layer, target in targets.items()}
-                                   for targets in (self.content_targets, self.style_targets)))
+            self.style_targets = {layer: torch.cat([self._describe(maps[layer]) for maps in style_maps], 1)
+                                  for layer in self.style_layers}  # (N, S, ...) of S styles
+        areas, self.regions = [1.0] * len(styles), dict.fromkeys(layers, ())  # layer -> the positions in each mask
+        if masks is not None:
+            shapes = self.extractor.shapes(*canvas.shape[-2:])
+            areas, self.regions = beside("masks")["regions"](masks, len(styles), canvas, shapes)
+        self.shares = _parts(areas if style_shares is None else style_shares, len(styles)) if styles else []
+        blank = self._losses(*({layer: torch.zeros_like(target) for layer, target in targets.items()}
+                               for targets in (self.content_targets, self.style_targets)))
         self.blank = {name: _numbers(loss) for name, loss in blank.items()}  # what an image without features costs
         self.weights()  # refuse bad ones
 
@@ -584,7 +575,8 @@ class StyleObjective:
         "content", "style", "tv" (0 if it weighs nothing), "range" (if it weighs), and "style relu1_1" etc., the single layers."""
         maps, weights, zero = self.extractor(image), self.weights(), image.new_zeros(len(image))
         losses = self._losses({layer: full(maps[layer]) for layer in self.content_targets},
-                              {layer: self.statistic(maps[layer]) for layer in self.style_targets})
+                              {layer: self._describe(maps[layer], self.regions[layer], target)
+                               for layer, target in self.style_targets.items()})
         terms = {"content": losses.pop("content", zero), "tv": total_variation(image) if weights["tv"].any() else zero}
         if weights["range"].any():
             terms["range"] = (image - image.clamp(0, 1)).square().flatten(1).mean(1)
@@ -594,12 +586,29 @@ class StyleObjective:
         total = sum(weights[term] * terms[term] for term in ("content", "tv", "style", "range") if term in terms)
         return total, {"total": total} | terms | losses
 
+    def _describe(self, maps: Tensor, regions: Sequence[Tensor] = (), like: Tensor | None = None) -> Tensor:
+        """The statistics of each region, (N, S, ...), or without any those of the whole maps, (N, 1, ...)."""
+        flat = maps.permute(0, 2, 3, 1).flatten(1, 2)  # positions first, as they lie in memory
+        parts = [flat[:, positions].transpose(1, 2)[..., None] for positions in regions] or [maps]
+        values = [self.statistic(part) for part in parts]
+        for shape in (tuple(getattr(value, "shape", ())) for value in values):
+            if shape[:1] != maps.shape[:1] or like is not None and shape[1:] != like.shape[2:]:
+                raise ValueError(f"A statistic of {len(maps)} pictures is a tensor ({len(maps)}, ...) of the same shape whatever "
+                                 f"their size, not {shape}.")
+        return torch.stack(values, 1)
+
     def _losses(self, maps: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The content loss, the mean over its layers, and that of each style layer, per picture (N,)."""
-        style = {f"style {layer}": style_loss(statistics[layer], target, scale=self.scale)
-                 for layer, target in self.style_targets.items()}
         content = [content_loss(maps[layer], target, scale=self.scale) for layer, target in self.content_targets.items()]
+        style = {f"style {layer}": self._style_loss(statistics[layer], target) for layer, target in self.style_targets.items()}
         return {"content": sum(content) / len(content)} | style if content else style
+
+    def _style_loss(self, value: Tensor, target: Tensor) -> Tensor:
+        """Of statistics (N, S, ...) against those of S styles, or of one for all."""
+        value, target = torch.broadcast_tensors(value, target)
+        distance = getattr(self.statistic, "distance", functools.partial(style_loss, scale=self.scale))
+        each = distance(value.flatten(0, 1), target.flatten(0, 1)).view(len(value), -1)
+        return sum(share * loss for share, loss in zip(self.shares, each.unbind(1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -789,7 +798,7 @@ def step_counts(steps: int | Sequence[int], sizes: Sequence) -> list[int]:
 
 def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (256, 512), steps: int | Sequence[int] = (100, 40),
                    start: str | Tensor | None = None, seed: int = 0, optimizer="lbfgs", learning_rate: float | None = None,
-                   tolerance: float = 0.0, device=None, **objective) -> Iterator[Step]:
+                   tolerance: float = 0.0, style_scale: float = 1.0, device=None, **objective) -> Iterator[Step]:
     """Optimise at growing sizes, each from the enlarged picture of the size before; yields the Steps of all of them.
 
     Large strokes and colours settle where an evaluation is cheap (Gatys et al. 2017, "Controlling Perceptual Factors").
@@ -801,10 +810,11 @@ def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (2
         raise ValueError(f"sizes ascend, and steps is one number or one for each size: not {sizes} with steps {steps}.")
     begin, index, evaluations, history = time.perf_counter(), 0, 0, []
     for size, count in zip(sizes, counts):
-        pictures = load_images(content, style, size=size, device=device)
-        target = StyleObjective(*pictures, **objective)
+        canvas, *styles = load_images(content, *_several(style), size=size, device=device)
+        styles = [resize(one, max(1, round(max(one.shape[-2:]) * style_scale))) for one in styles]
+        target = StyleObjective(canvas, styles or None, **objective)
         objective["extractor"] = target.extractor  # built once
-        image = initial_image(pictures[0], start, style=pictures[1], seed=seed)
+        image = initial_image(canvas, start, style=styles[0] if styles else None, seed=seed)
         for step in optimize_image(image, target, optimizer=optimizer, steps=count, learning_rate=learning_rate,
                                    tolerance=tolerance):
             last = size == sizes[-1] or step.reason.startswith(("interrupted", "the loss is not finite"))
@@ -828,18 +838,19 @@ def progress(steps: Iterable[Step], total: int) -> Iterator[Step]:
 @torch.inference_mode(False)
 def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence[int] = (),
             start: str | Tensor | None = None, seed: int = 0, steps: int | Sequence[int] = 200, optimizer="lbfgs",
-            learning_rate: float | None = None, tolerance: float = 0.0, device=None, show_progress: bool = True,
-            **objective) -> Step:
+            learning_rate: float | None = None, tolerance: float = 0.0, style_scale: float = 1.0, device=None,
+            show_progress: bool = True, **objective) -> Step:
     """Paint `content` in the style of `style`: the front door to everything above. Returns the last Step, with the best image.
 
     content, style: what `load_image` reads; either may be None, see StyleObjective, which also takes all other keywords
     (arch, content_weight, style_weight, ...). size: long side in pixels of both, None keeps them. sizes: several of them
-    instead, ascending, for coarse_to_fine; then steps may be one number for each. start, seed: see `initial_image`; the others:
-    `optimize_image`. device: None takes an accelerator if there is one. An interrupt returns the best image of its size.
+    instead, ascending, for coarse_to_fine; then steps may be one number for each. style_scale: the style's long side over the
+    size; strokes grow with it. start, seed: see `initial_image`; the others: `optimize_image`. device: None takes an accelerator
+    if there is one. An interrupt returns the best image of its size.
     """
     sizes = list(sizes) or [size]
     run = coarse_to_fine(content, style, sizes=sizes, steps=steps, start=start, seed=seed, optimizer=optimizer,
-                         learning_rate=learning_rate, tolerance=tolerance, device=device, **objective)
+                         learning_rate=learning_rate, tolerance=tolerance, style_scale=style_scale, device=device, **objective)
     best, total = None, sum(step_counts(steps, sizes))
     try:
         for step in progress(run, total) if show_progress else run:
@@ -893,13 +904,13 @@ def _decoder(encoder: FeatureExtractor, seed: int) -> nn.Sequential:
     """The layers of a VGG in reverse, with its bottlenecks if it has any, padding by reflection, untrained."""
     if not isinstance(encoder.body, IntermediateLayerGetter):
         raise ValueError(f"AdaIN needs a VGG as its encoder, not {encoder.arch}.")
-    entries, modules, generator = [], [], torch.Generator().manual_seed(seed)
+    channels, modules = encoder.shapes(64, 64)[encoder.layers[-1]][0], []
+    generator, entries = torch.Generator().manual_seed(seed), []
     for module in reversed(encoder.body.values()):  # "U" doubles height and width; (channels, side of the kernel) convolves
         widths = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
         entries += ["U"] * isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
         entries += [*((width, 1) for width in widths[:0:-1]), *((width, 3) for width in widths[:1])]
     entries = COMPACT_DECODER if encoder.arch == "vgg19_compact" else entries  # wider where it costs little
-    channels = encoder.shapes(64, 64)[encoder.layers[-1]][0]
     for entry in entries:
         if entry == "U":
             modules.append(nn.Upsample(scale_factor=2, mode="nearest"))
@@ -923,20 +934,14 @@ def with_margin(image: Tensor, stride: int = 8) -> Tensor:
 
 def _shares(count: int, weights, masks, content: Tensor, stride: int) -> list:
     """How much of each style: numbers, or maps (1, 1, H, W) at the encoder's stride; they add up to 1 everywhere."""
-    if weights is not None and masks is not None:
+    if masks is None:
+        return _parts([1.0] * count if weights is None else weights, count)
+    if weights is not None:
         raise ValueError("Several styles are mixed by weights or by masks, not by both.")
-    parts = [1.0] * count if weights is None and masks is None else list(weights if masks is None else masks)
-    if len(parts) != count or not count:
-        raise ValueError(f"There are {count} styles, but {len(parts)} {'weights' if masks is None else 'masks'}.")
-    if masks is not None:
-        shrink = functools.partial(F.interpolate, mode="bilinear", antialias=True)
-        parts = [with_margin(shrink(mask.to(content), content.shape[-2:]), stride) for mask in parts]
-        parts = [shrink(part, scale_factor=1 / stride) for part in parts]
-        total = sum(parts)
-        return [torch.where(total > 1e-3, part / total.clamp_min(1e-3), 1 / count) for part in parts]
-    if min(parts) < 0 or not 0 < sum(parts) < math.inf:
-        raise ValueError(f"The weights of styles are finite, at least 0 and not all 0, not {parts}.")
-    return [part / sum(parts) for part in parts]
+    parts = [F.interpolate(with_margin(mask, stride), scale_factor=1 / stride, mode="bilinear", antialias=True)
+             for mask in beside("masks")["fitted"](masks, count, content)]
+    total = sum(parts)
+    return [torch.where(total > 1e-3, part / total.clamp_min(1e-3), 1 / count) for part in parts]
 
 
 class AdaIN(nn.Module):
@@ -989,7 +994,7 @@ class AdaIN(nn.Module):
         """
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is between 0 and 1, not {alpha}.")
-        device, styles = self.encoder.mean.device, list(style) if isinstance(style, list | tuple) else [style]
+        device, styles = self.encoder.mean.device, _several(style)
         content, *styles = (one.to(device) if isinstance(one, Tensor) and one.ndim == 3 else load_image(one).to(device)
                             for one in (content, *styles))
         shares = _shares(len(styles), weights, masks, content, self.stride)

@@ -30,19 +30,24 @@ SIGNS = {  # how files begin that are often taken for pictures, at which byte, a
 
 
 def decoded(source) -> torch.Tensor:
-    """A picture (1, 3, H, W) in [0, 1], float32, from a path, an open binary file, bytes of any kind or a PIL picture.
+    """A picture (1, 3, H, W) in [0, 1], float32, of what `opened` opens."""
+    return opened(source, _pixels)
+
+
+def opened(source, read):
+    """What `read` makes of a PIL picture, or of one in a path, an open binary file or bytes of any kind.
 
     Raises FileNotFoundError, or ValueError with one sentence that says what the file is and what would help.
     """
     if isinstance(source, Image.Image):
-        return _pixels(source)
+        return read(source)
     if isinstance(source, bytes | bytearray | memoryview):
         name, stream = "these bytes", io.BytesIO(bytes(source))
     else:
         name, stream = str(source), source if hasattr(source, "read") else Path(source).expanduser()
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(stream) as picture:  # _pixels has a limit of its own
-            return _pixels(picture)
+            return read(picture)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no picture at {name}.") from None
     except (Image.DecompressionBombError, TooLarge) as error:

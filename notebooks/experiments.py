@@ -99,9 +99,9 @@ def _cell(label, settings: dict, pictures: dict) -> _Cell:
 
 def largest_batch(image: Tensor, extractor: Callable[[], nst.FeatureExtractor]) -> int:
     """How many pictures of this shape to optimise at once: as many as a GPU holds, or as pay on a CPU."""
-    height, width = image.shape[-2:]
+    (height, width), memory = image.shape[-2:], nst.beside("memory")
     if image.device.type == "cuda":
-        return max(1, int(nst.available_memory(image.device) // nst.step_memory(extractor(), height, width)))
+        return max(1, int(memory["available_memory"](image.device) // memory["step_memory"](extractor(), height, width)))
     return max(1, 2**18 // (height * width))  # measured on two cores: twice as fast at 96 px, 1.2 times at 256, equal at 512
 
 
@@ -140,19 +140,27 @@ def _batches(settings: Mapping[Any, Mapping], together: int | None, extractors: 
         yield from (cells[first:first + count] for first in range(0, len(cells), count))
 
 
+def _fits_no_batch(settings: Mapping) -> bool:
+    """Whether a cell has several sizes, or is asked of its style what a batch of pictures isn't."""
+    return bool(len(settings.get("sizes", ())) or isinstance(settings.get("style"), list | tuple)
+                or any(name in settings for name in ("masks", "style_scale")))
+
+
 def _here(settings: Mapping[Any, Mapping], together: int | None) -> Iterator[tuple[Any, nst.Step]]:
     """The Steps of all cells, batch by batch; an interrupt ends the sweep after the batch that it ended."""
-    extractors, chains = {}, {label: one for label, one in settings.items() if len(one.get("sizes", ()))}
-    alike = {label: one for label, one in settings.items() if label not in chains}
+    extractors, alone = {}, {label: one for label, one in settings.items() if _fits_no_batch(one)}
+    alike = {label: one for label, one in settings.items() if label not in alone}
     batches = [(batch, _objective(batch, extractors)) for batch in _batches(alike, together, extractors)]
     for batch, objective in batches:
         for step in nst.optimize_image(torch.cat([cell.start for cell in batch]), objective, **batch[0].run):
             yield batch[step.picture].label, replace(step, seconds=step.seconds / len(batch))
         if step.reason == "interrupted":
             return
-    for label, one in chains.items():
+    for label, one in alone.items():
+        size, sizes = (one.get(name, DEFAULTS[name]) for name in ("size", "sizes"))
+        chain = {"steps": DEFAULTS["steps"]} | one | {"sizes": sizes if len(sizes) else [size]}
         with _named(label):
-            for step in nst.coarse_to_fine(**{name: value for name, value in one.items() if name != "size"}):
+            for step in nst.coarse_to_fine(**{name: value for name, value in chain.items() if name != "size"}):
                 yield label, step
         if step.reason == "interrupted":
             return
@@ -176,7 +184,7 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None =
     """Run `stylize` once for each cell and return label -> its last Step, under one progress bar over all of them.
 
     cells: label -> the keywords in which this run differs from `common`; both take those of `stylize`, content and style among
-    them. A cell with `sizes` runs by itself, after the others.
+    them. A cell with `sizes`, several styles, masks or a `style_scale` runs by itself, after the others.
     executor: a concurrent.futures.Executor (a pool of processes, or of a cluster) runs the cells; None runs them here.
     together: so many cells, if alike in network, size, steps and optimiser, run as one batch, each with an L-BFGS of its
     own; None takes as many as a GPU's memory holds, or as are faster so on a CPU. 1 gives the very bits of `stylize`, while

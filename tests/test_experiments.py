@@ -94,7 +94,8 @@ def test_a_cell_that_stops_early_leaves_its_batch_running(exact):
 @pytest.mark.parametrize("device, size, share, count", [("cuda", (48, 64), 5.5, 5), ("cuda", (48, 64), 0.5, 1),
                                                         ("cpu", (48, 64), 0.5, 85), ("cpu", (512, 512), 9, 1)])
 def test_a_batch_is_as_large_as_memory_or_speed_allow(network, monkeypatch, device, size, share, count):
-    monkeypatch.setattr(nst, "available_memory", lambda device: share * nst.step_memory(network, *size))
+    memory = nst.beside("memory")
+    monkeypatch.setitem(memory, "available_memory", lambda device: share * memory["step_memory"](network, *size))
     start = types.SimpleNamespace(device=torch.device(device), shape=(1, 3, *size))  # without a GPU at hand
     assert largest_batch(start, lambda: network) == count
 
@@ -110,9 +111,10 @@ def test_a_sweep_on_a_process_pool_gives_the_same_images(common):
 
 
 def test_a_sweep_over_sizes_gives_what_stylize_gives(common):
-    cells = {72: {"size": 72}, "two": {"sizes": (48, 72), "steps": (2, 1)}}
+    cells = {72: {"size": 72}, "two": {"sizes": (48, 72), "steps": (2, 1)}, "scaled": {"style_scale": 0.9},
+             "mixed": {"style": [nst.sample("mosaic"), nst.sample("swirls")], "size": 72}}
     results = sweep(cells, together=1, **common)
-    assert [result.image.shape[-1] for result in results.values()] == [72, 72]
+    assert results[72].image.shape[-1] == results["two"].image.shape[-1] == 72
     for label, cell in cells.items():
         assert torch.equal(results[label].image, nst.stylize(**common | cell).image)
 

@@ -163,11 +163,19 @@ def test_masks_give_each_side_its_own_style(adain, styles):
 
 
 def test_masks_need_neither_the_picture_s_size_nor_a_sum_of_1(adain, picture, styles):
-    small, large = torch.full((1, 1, 5, 7), 0.3), torch.full((1, 1, 99, 80), 0.6)
+    small, large = torch.full((1, 1, 6, 8), 0.3), torch.full((1, 1, 96, 128), 0.6)
     weighted = adain.stylize(picture, styles[:2], weights=[1, 2])
     assert torch.allclose(adain.stylize(picture, styles[:2], masks=[small, large]), weighted, atol=1e-5)
-    nowhere = [torch.zeros(1, 1, 4, 4)] * 2  # where no mask reaches, all styles share
-    assert torch.allclose(adain.stylize(picture, styles[:2], masks=nowhere), adain.stylize(picture, styles[:2]), atol=1e-5)
+    with pytest.raises(ValueError, match="80 x 99 pixels has another shape than the picture of 64 x 48"):
+        adain.stylize(picture, styles[:2], masks=[torch.ones(99, 80)] * 2)
+
+
+def test_where_no_mask_reaches_all_styles_share(adain, styles):
+    picture, corner = nst.sample("chelsea", 200), torch.zeros(1, 1, 20, 30)
+    corner[..., :2, :2] = 1
+    far = 48  # what a decoded pixel sees of relu4_1, and the corner
+    result, even = adain.stylize(picture, styles[:2], masks=[corner, corner]), adain.stylize(picture, styles[:2])
+    assert torch.allclose(result[..., 20 + far:, 20 + far:], even[..., 20 + far:, 20 + far:], atol=1e-5)
 
 
 def test_colours_can_be_kept(adain, picture, painting):
@@ -211,7 +219,7 @@ def test_the_decoder_mirrors_bottlenecks_too_and_any_depth(picture):
     assert network.layers == ("relu1_1", "relu2_1", "relu3_1") and network.stride == 4
     for layer in nst.STYLE_LAYERS:
         network = nst.AdaIN("vgg16_compact", weights=None, layer=layer, precision="float32")
-        mask = torch.ones(1, 1, 8, 8)
+        mask = torch.full((1, 1, 6, 8), 0.3)
         assert network.stylize(picture, [picture, picture], masks=[mask, 1 - mask]).shape == picture.shape
     with pytest.raises(ValueError, match="layer is one of relu1_1, .* not 'relu4_2'"):
         nst.AdaIN("vgg16_compact", weights=None, layer="relu4_2")

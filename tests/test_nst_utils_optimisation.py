@@ -9,6 +9,13 @@ from torch.nn import functional as F
 
 import nst_utils as nst
 
+MEMORY = nst.beside("memory")
+
+
+def free(monkeypatch, limit):
+    """Let so many bytes of memory be free."""
+    monkeypatch.setitem(MEMORY["check_memory"].__globals__, "available_memory", lambda device: limit)
+
 
 def run(image, objective, **options):
     return list(nst.optimize_image(image, objective, **options))
@@ -380,15 +387,16 @@ def test_the_memory_of_lbfgs_is_short_for_large_pictures():
 
 def test_memory_grows_with_the_picture_and_the_network():
     compact, half = nst.FeatureExtractor(precision="float32"), nst.FeatureExtractor(precision="bfloat16")
-    sizes = [nst.step_memory(compact, side, side) for side in (128, 256, 512, 1024)]
+    step_memory = MEMORY["step_memory"]
+    sizes = [step_memory(compact, side, side) for side in (128, 256, 512, 1024)]
     assert sizes == sorted(sizes) and 2 < (sizes[3] - sizes[0]) / (sizes[2] - sizes[0]) < 5
-    assert nst.step_memory(half, 1024, 1024) < sizes[3]
-    assert nst.step_memory(nst.FeatureExtractor(layers=["relu1_1"]), 512, 512) < nst.step_memory(half, 512, 512)
+    assert step_memory(half, 1024, 1024) < sizes[3]
+    assert step_memory(nst.FeatureExtractor(layers=["relu1_1"]), 512, 512) < step_memory(half, 512, 512)
 
 
 def test_what_cannot_fit_is_said_before_it_starts(picture, painting, monkeypatch):
-    limit = nst.step_memory(nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2")), 48, 64)
-    monkeypatch.setattr(nst, "available_memory", lambda device: limit)
+    limit = MEMORY["step_memory"](nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2")), 48, 64)
+    free(monkeypatch, limit)
     nst.StyleObjective(picture, painting)  # exactly
     with pytest.raises(ValueError, match=r"128 x 96 pixels with vgg16_compact take about .* GB, but .* GB are free: "
                                          r"the largest size that can fit is (6[4-9]|7\d) pixels") as caught:
@@ -401,25 +409,23 @@ def test_what_cannot_fit_is_said_before_it_starts(picture, painting, monkeypatch
 
 def test_a_batch_takes_the_memory_of_all_its_pictures(picture, painting, monkeypatch):
     extractor = nst.FeatureExtractor(layers=(*nst.STYLE_LAYERS, "relu4_2"))
-    monkeypatch.setattr(nst, "available_memory", lambda device: 2 * nst.step_memory(extractor, 48, 64))
+    free(monkeypatch, 2 * MEMORY["step_memory"](extractor, 48, 64))
     nst.StyleObjective(torch.cat([picture] * 2), painting, extractor=extractor)
     with pytest.raises(ValueError, match="64 x 48 pixels .* the largest size that can fit"):
         nst.StyleObjective(torch.cat([picture] * 3), painting, extractor=extractor)
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
-    assert nst.container_memory(tmp_path) == math.inf
+    container_memory, available_memory = MEMORY["container_memory"], MEMORY["available_memory"]
+    assert container_memory(tmp_path) == math.inf
     for name, text in (("memory.max", "max"), ("memory.current", "300"), ("memory.stat", "anon 7\ninactive_file 50\n")):
         (tmp_path / name).write_text(text)
-    assert nst.container_memory(tmp_path) == math.inf
+    assert container_memory(tmp_path) == math.inf
     (tmp_path / "memory.max").write_text("1000")
-    assert nst.container_memory(tmp_path) == 750
-    monkeypatch.setattr(nst, "container_memory", lambda: 750)
-    assert nst.available_memory(torch.device("cpu")) == 750
-
-
-def test_memory_is_unknown_where_nobody_tells():
-    assert nst.available_memory(torch.device("mps")) == math.inf > nst.available_memory(torch.device("cpu"))
+    assert container_memory(tmp_path) == 750
+    monkeypatch.setitem(available_memory.__globals__, "container_memory", lambda: 750)
+    assert available_memory(torch.device("cpu")) == 750
+    assert available_memory(torch.device("mps")) == math.inf  # nobody tells
 
 
 def test_coarse_to_fine_is_a_chain_over_sizes(picture, painting):
@@ -484,7 +490,7 @@ def test_range_weight_keeps_the_loss_of_the_clamped_picture(picture, painting, n
 @pytest.mark.parametrize("scale", ["relative", "gatys"])
 def test_the_weight_of_the_range_grows_with_the_loss(picture, painting, network, scale):
     objective = nst.StyleObjective(picture, painting, extractor=network, scale=scale, content_weight=2, style_weight=30)
-    content, style = objective.content_targets["relu4_2"], objective.style_targets.values()
+    content, style = objective.content_targets["relu4_2"], [one[:, 0] for one in objective.style_targets.values()]
     blank = (2 * nst.content_loss(torch.zeros_like(content), content, scale=scale)
              + 30 * sum(nst.style_loss(torch.zeros_like(target), target, scale=scale) for target in style) / 5).item()
     assert objective.weights()["range"].item() == pytest.approx(10 * blank, rel=1e-5)

@@ -56,4 +56,5 @@ def test_an_installed_module_works_from_any_folder_and_writes_nothing_there(inst
 def test_the_wheel_holds_the_module_and_its_data_and_nothing_else(installed):
     top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"nst_utils.py", "nst_utils_data"}
-    assert {path.name for path in (installed / "nst_utils_data").iterdir()} == {"fetch.py", "pictures.py", "style", "weights"}
+    files = {"fetch.py", "masks.py", "memory.py", "pictures.py"}
+    assert {path.name for path in (installed / "nst_utils_data").iterdir()} == files | {"style", "weights"}

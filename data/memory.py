@@ -1,0 +1,51 @@
+"""How much memory there is, and how much a step of an optimisation takes of it: said before it starts, not by a crash.
+
+nst_utils runs this file when the first objective is made; it is no part of the two methods.
+"""
+import bisect
+import math
+from pathlib import Path
+
+import psutil
+import torch
+
+import nst_utils as nst
+
+
+def available_memory(device: torch.device) -> float:
+    """Free memory in bytes; infinite where nobody knows."""
+    if device.type == "cuda":  # what PyTorch has in its cache is free for it
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(psutil.virtual_memory().available, container_memory()) if device.type == "cpu" else math.inf
+
+
+def container_memory(folder=Path("/sys/fs/cgroup")) -> float:
+    """The bytes that a container, a control group of Linux, leaves to its processes; infinite where there is no limit."""
+    try:
+        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())["inactive_file"]
+        return limit - used + int(cached)  # files that the system would drop
+    except (OSError, ValueError, KeyError):
+        return math.inf
+
+
+def step_memory(extractor: nst.FeatureExtractor, height: int, width: int) -> int:
+    """About how many bytes a step of L-BFGS takes at its peak for an image of height x width pixels: what autograd keeps, three
+    float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
+    kept, pixels = {}, 3 * height * width
+    keep = lambda tensor: kept.setdefault(tensor.untyped_storage()._cdata, tensor)  # noqa: E731
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        largest = max(map(math.prod, extractor.shapes(height, width).values()))
+    sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sizes + 12 * largest + 4 * pixels * (2 * nst.lbfgs_history(pixels) + 10) + 350 * 2**20
+
+
+def check_memory(extractor: nst.FeatureExtractor, image: torch.Tensor, count: int) -> None:
+    """Refuse so many pictures of that shape if their optimisation can't fit, and say which size can."""
+    (height, width), long, free = image.shape[-2:], max(image.shape[-2:]), available_memory(image.device)
+    need = lambda side: count * step_memory(  # noqa: E731
+        extractor, *(max(extractor.min_size, side * n // long) for n in (height, width)))
+    if min(height, width) >= extractor.min_size and need(long) > free:
+        largest = bisect.bisect_right(range(extractor.min_size, long), free, key=need) + extractor.min_size - 1
+        raise ValueError(f"{width} x {height} pixels with {extractor.arch} take about {need(long) / 1e9:.1f} GB, but "
+                         f"{free / 1e9:.1f} GB are free: the largest size that can fit is {largest} pixels on the long side.")
