@@ -433,8 +433,7 @@ def mean_std(features: Tensor) -> Tensor:
     return torch.stack([mean.squeeze(1), deviation], dim=1)
 
 
-# maps (N, C, H, W) in the precision of the network -> (N, ...), each picture by itself. A function with an attribute `distance`,
-# which takes two such values and gives (N,), is compared by that instead of `style_loss`
+# maps (N, C, H, W) in the network's precision -> (N, ...), compared by `style_loss`, or by the function's attribute `distance`
 STYLE_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"gram": gram, "mean_std": mean_std}
 
 
@@ -510,8 +509,7 @@ class StyleObjective:
     its mask and see little else (Gatys et al. 2017, section 4). style_shares: the weight of each; None: alike, or by area.
     content_layers, style_layers: None takes the defaults of the VGG family (relu4_2; relu1_1 ... relu5_1), and each of the L
     style layers weighs 1/L without `style_layer_weights` (layer -> w_l of Gatys eq. 5).
-    statistic: a name in STYLE_STATISTICS or a function of maps in the network's precision, see there. scale: see content_loss,
-    style_loss.
+    statistic: a name in STYLE_STATISTICS or a function of maps, see there. scale: see content_loss, style_loss.
     range_weight: weight of the mean squared distance of the values from [0, 1], in units of the loss of an image without any
     features. A departure from Gatys: without it (0) L-BFGS leaves the values free, and clamping them undoes much of its work.
     network: arch, weights, pooling and precision of a FeatureExtractor; extractor: one to share instead of these.
@@ -530,8 +528,8 @@ class StyleObjective:
         self.content, self.style, self.scale, styles = content, style, scale, _several(style)
         self.content_layers = _names(content_layers or CONTENT_LAYERS) if content is not None else ()
         self.style_layers = _names(style_layers or STYLE_LAYERS) if styles else ()
-        self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
-        self.range_weight = range_weight
+        self.content_weight, self.style_weight = content_weight, style_weight
+        self.tv_weight, self.range_weight = tv_weight, range_weight
         self.style_layer_weights = dict(style_layer_weights or {layer: 1 / len(self.style_layers) for layer in self.style_layers})
         for layer in self.style_layer_weights:
             one_of("a key of style_layer_weights", layer, self.style_layers)
@@ -539,8 +537,7 @@ class StyleObjective:
         canvas, layers = styles[0] if content is None else content, (*self.content_layers, *self.style_layers)
         inspect.signature(FeatureExtractor).bind_partial(**network)  # also beside an extractor: no typo goes unnoticed
         self.extractor = extractor or FeatureExtractor(layers=layers, device=canvas.device, **network)
-        count = max(len(image) for image in (content, *styles) if image is not None)
-        beside("memory")["check_memory"](self.extractor, canvas, count)
+        beside("memory")["check_memory"](self.extractor, canvas, max(len(image) for image in (canvas, *styles)))
         for layer in layers:
             one_of("layer of the extractor", layer, self.extractor.layers)
         with torch.no_grad():
@@ -588,13 +585,12 @@ class StyleObjective:
 
     def _describe(self, maps: Tensor, regions: Sequence[Tensor] = (), like: Tensor | None = None) -> Tensor:
         """The statistics of each region, (N, S, ...), or without any those of the whole maps, (N, 1, ...)."""
-        flat = maps.permute(0, 2, 3, 1).flatten(1, 2)  # positions first, as they lie in memory
+        flat = maps.permute(0, 2, 3, 1).flatten(1, 2)  # as they lie in memory
         parts = [flat[:, positions].transpose(1, 2)[..., None] for positions in regions] or [maps]
         values = [self.statistic(part) for part in parts]
         for shape in (tuple(getattr(value, "shape", ())) for value in values):
             if shape[:1] != maps.shape[:1] or like is not None and shape[1:] != like.shape[2:]:
-                raise ValueError(f"A statistic of {len(maps)} pictures is a tensor ({len(maps)}, ...) of the same shape whatever "
-                                 f"their size, not {shape}.")
+                raise ValueError(f"A statistic is ({len(maps)}, ...) for {len(maps)} pictures of any size, not {shape}.")
         return torch.stack(values, 1)
 
     def _losses(self, maps: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -606,7 +602,7 @@ class StyleObjective:
     def _style_loss(self, value: Tensor, target: Tensor) -> Tensor:
         """Of statistics (N, S, ...) against those of S styles, or of one for all."""
         value, target = torch.broadcast_tensors(value, target)
-        distance = getattr(self.statistic, "distance", functools.partial(style_loss, scale=self.scale))
+        distance = getattr(self.statistic, "distance", None) or functools.partial(style_loss, scale=self.scale)
         each = distance(value.flatten(0, 1), target.flatten(0, 1)).view(len(value), -1)
         return sum(share * loss for share, loss in zip(self.shares, each.unbind(1)))
 
@@ -864,7 +860,7 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
 
 # --- 5. Feed-forward: the AdaIN network -------------------------------------------------------------------------------
 
-COMPACT_DECODER = ((160, 3), "U", (128, 3), (96, 3), (96, 3), (64, 3), "U", (48, 3), (32, 3), "U", (16, 3), (3, 3))
+COMPACT_DECODER = ((160, 3), (0, 0), (128, 3), (96, 3), (96, 3), (64, 3), (0, 0), (48, 3), (32, 3), (0, 0), (16, 3), (3, 3))
 MARGIN = 16  # pixels put around a picture and cut off its result, where the networks' own padding would show as a frame
 
 
@@ -904,18 +900,16 @@ def _decoder(encoder: FeatureExtractor, seed: int) -> nn.Sequential:
     """The layers of a VGG in reverse, with its bottlenecks if it has any, padding by reflection, untrained."""
     if not isinstance(encoder.body, IntermediateLayerGetter):
         raise ValueError(f"AdaIN needs a VGG as its encoder, not {encoder.arch}.")
-    channels, modules = encoder.shapes(64, 64)[encoder.layers[-1]][0], []
-    generator, entries = torch.Generator().manual_seed(seed), []
-    for module in reversed(encoder.body.values()):  # "U" doubles height and width; (channels, side of the kernel) convolves
+    channels, entries, modules = encoder.shapes(64, 64)[encoder.layers[-1]][0], [], []
+    generator = torch.Generator().manual_seed(seed)
+    for module in reversed(encoder.body.values()):  # (channels, side of the kernel), or (0, 0) for what doubles height and width
         widths = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
-        entries += ["U"] * isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
+        entries += [(0, 0)] * isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
         entries += [*((width, 1) for width in widths[:0:-1]), *((width, 3) for width in widths[:1])]
-    entries = COMPACT_DECODER if encoder.arch == "vgg19_compact" else entries  # wider where it costs little
-    for entry in entries:
-        if entry == "U":
+    for width, side in COMPACT_DECODER if encoder.arch == "vgg19_compact" else entries:  # wider where it costs little
+        if not side:
             modules.append(nn.Upsample(scale_factor=2, mode="nearest"))
             continue
-        width, side = entry
         convolution, channels = nn.Conv2d(channels, width, side, bias=side > 1), width
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu" if side > 1 else "linear", generator=generator)
         modules += [convolution] if side == 1 else [nn.ReflectionPad2d(1), convolution, nn.ReLU()]
