@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import errno
+import functools
 import hashlib
 import html
 import io
@@ -17,8 +18,6 @@ import os
 import random
 import re
 import secrets
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,6 +147,7 @@ def _jpeg(picture: Image.Image, size: int) -> bytes:
     return stream.getvalue()
 
 
+@functools.cache
 def reference(name: str, size: int = 384) -> bytes:
     """A photograph or a style of `nst.sample()` as a JPEG, long side `size`; read without torch."""
     style = STYLES / f"{name}.jpg"
@@ -291,11 +291,14 @@ class Survey(widgets.VBox):
         actions = {"Begin": self.begin, "Back": self.back, "Save again": self.save}
         actions |= {str(rating): lambda rating=rating: self.rate(rating) for rating in range(1, 11)}
         self.controls = {"code": code, "keys": widgets.Text(placeholder="1 ... 9, 0", layout={"width": "90px"})}
-        even = {"width": "auto", "flex": "1 1 50px"}
-        self.controls |= {name: widgets.Button(description=name, layout=even) for name in actions}
+        layouts = [{}] * 3 + [{"width": "auto", "flex": "1 1 50px"}] * 10
+        self.controls |= {name: widgets.Button(description=name, layout=layout) for name, layout in zip(actions, layouts)}
         for name, action in actions.items():
             self.controls[name].on_click(lambda _, action=action: self._try(action))
-        self.controls["keys"].observe(self._key, "value")
+        keys = self.controls["keys"]
+        keys.observe(self._key, "value")
+        keys._view_count = 0  # not None: then the page says when the field is there and can take the focus
+        keys.observe(lambda change: change.new and keys.focus(), "_view_count")
         super().__init__()
         if participant:
             self.begin()
@@ -304,7 +307,7 @@ class Survey(widgets.VBox):
 
     def _welcome(self) -> None:
         count = len(self._rows)
-        text = widgets.HTML(WELCOME.format(count=count, minutes=max(1, round(count * 8 / 60))))
+        text = widgets.HTML(WELCOME.format(count=count, minutes=max(2, round(count * 8 / 60))))
         self.children = [text, widgets.HBox([self.controls["code"], self.controls["Begin"]]), self.message]
 
     def begin(self) -> None:
@@ -365,18 +368,18 @@ class Survey(widgets.VBox):
 
     def _show(self, at: int) -> None:
         self.at, over = at, at == len(self.sequence)
-        link = f' <a href="?code={self.participant}">Link to go on later</a>' if "SERVER_SOFTWARE" in os.environ else ""
-        self.status.value = ("<b>That was the last picture. Thank you!</b>" if over else
-                             f"Picture {at + 1} of {len(self.sequence)}. Your code: <b>{self.participant}</b>.{link}")
-        self.children[-2].children = [self.controls["Save again" if over and self._unsaved else "Back"], self.status]
-        for widget in (*self.children[1:4], self.controls["Back"]):
-            widget.layout.display = "none" if over and widget is not self.controls["Back"] else ""
         if not over:
             row = self.sequence[at]
             shown = (reference(row["content"]), reference(row["style"]), (self.folder / row["file"]).read_bytes())
             for image, content in zip(self.images, shown):
                 image.value = content
             self.controls["keys"].focus()
+        for widget in self.children[1:4]:
+            widget.layout.display = "none" if over else None
+        link = f' <a href="?code={self.participant}">Link to go on later</a>' if "SERVER_SOFTWARE" in os.environ else ""
+        self.children[-2].children = [self.controls["Save again" if over and self._unsaved else "Back"], self.status]
+        self.status.value = ("<b>That was the last picture. Thank you!</b>" if over else
+                             f"Picture {at + 1} of {len(self.sequence)}. Your code: <b>{self.participant}</b>.{link}")
         self._since = time.monotonic()
 
     def _key(self, change) -> None:
@@ -399,27 +402,27 @@ class Survey(widgets.VBox):
 # --- 4. The command ---------------------------------------------------------------------------------------------------
 
 
-def page(folder: Path = FOLDER, *options: str) -> int:
-    """Serve the survey, and nothing else of this project, as a web page by Voilà until Ctrl-C; returns its exit status.
+def page(folder: Path = FOLDER, *options: str) -> None:
+    """Serve the survey, and nothing else of this project, as a web page by Voilà until Ctrl-C.
 
-    Only this machine can open it unless `--Voila.ip=0.0.0.0` is among the options, which are Voilà's.
+    options: Voilà's. Only this machine can open the page unless `--Voila.ip=0.0.0.0` is among them. SystemExit if there are no
+    pictures.
     """
     import nbformat
+    from voila.app import Voila
     if not pictures(folder):
         raise SystemExit(f"There are no pictures in {folder}: `python notebooks/survey.py pictures` paints them.")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from survey import Survey\n\nSurvey()")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"NST_SURVEY": str(Path(folder).resolve()), "PYTHONPATH": os.pathsep.join(paths)}
+    os.environ["NST_SURVEY"] = str(Path(folder).resolve())  # what the processes of the participants inherit
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as place:
         nbformat.write(notebook, Path(place, "survey.ipynb"))
-        # whoever closes the page leaves a process behind, which ends after two hours without a click
-        command = [sys.executable, "-m", "voila", "survey.ipynb", "--Voila.ip=127.0.0.1", "--preheat_kernel=False",
-                   "--MappingKernelManager.cull_idle_timeout=7200", *options]
-        try:
-            return subprocess.run(command, cwd=place, env=environment).returncode
-        except KeyboardInterrupt:
-            return 0
+        # a page that was closed leaves a process behind, which ends after ten minutes; that of an open page stays
+        usual = {"--Voila.ip": "127.0.0.1", "--MappingKernelManager.cull_idle_timeout": "600"}
+        named = {option.partition("=")[0] for option in options}
+        Voila.launch_instance([str(Path(place, "survey.ipynb")), *options,
+                               *(f"{name}={value}" for name, value in usual.items() if name not in named)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -432,7 +435,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100, help="of the optimisation at half the size (default: %(default)s)")
     options, more = parser.parse_known_args(arguments)
     if options.command == "page":
-        raise SystemExit(page(options.folder, *more))
+        page(options.folder, *more)
+        return
     for line in paint(options.folder, pairs=PAIRS[:options.pairs], size=options.size, steps=options.steps):
         print(line, flush=True)
 
