@@ -286,7 +286,8 @@ class Survey(widgets.VBox):
         self.fresh = participant or (asked if CODE.fullmatch(asked) else f"p{secrets.token_hex(4)}")
         self.sequence, self.at, self.participant = [], 0, None
         self.message, self.status, self.bar = widgets.HTML(), widgets.HTML(), widgets.IntProgress(layout={"width": "auto"})
-        self.images = [widgets.Image(format="jpeg", layout={"width": "100%", "object_fit": "contain"}) for _ in range(3)]
+        frame = {"width": "100%", "height": "420px", "object_fit": "contain"}  # of one size, so that the buttons stay in place
+        self.images = [widgets.Image(format="jpeg", layout=frame) for _ in range(3)]
         code = widgets.Text(self.fresh, description="your code")
         actions = {"Begin": self.begin, "Back": self.back, "Save again": self.save}
         actions |= {str(rating): lambda rating=rating: self.rate(rating) for rating in range(1, 11)}
@@ -408,10 +409,10 @@ def page(folder: Path = FOLDER, *options: str) -> None:
     options: Voilà's. Only this machine can open the page unless `--Voila.ip=0.0.0.0` is among them. SystemExit if there are no
     pictures.
     """
-    import nbformat
-    from voila.app import Voila
     if not pictures(folder):
         raise SystemExit(f"There are no pictures in {folder}: `python notebooks/survey.py pictures` paints them.")
+    import nbformat
+    from voila.app import Voila
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from survey import Survey\n\nSurvey()")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     os.environ["NST_SURVEY"] = str(Path(folder).resolve())  # what the processes of the participants inherit
