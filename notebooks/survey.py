@@ -368,13 +368,13 @@ class Survey(widgets.VBox):
         self._show(next((k for k, row in enumerate(self.sequence) if row["item"] not in known), len(self.sequence)))
 
     def _show(self, at: int) -> None:
-        self.at, over = at, at == len(self.sequence)
+        self.at, over, shown = at, at == len(self.sequence), (b"", b"", b"")
         if not over:
             row = self.sequence[at]
             shown = (reference(row["content"]), reference(row["style"]), (self.folder / row["file"]).read_bytes())
-            for image, content in zip(self.images, shown):
-                image.value = content
             self.controls["keys"].focus()
+        for image, content in zip(self.images, shown):
+            image.value = content
         for widget in self.children[1:4]:
             widget.layout.display = "none" if over else None
         link = f' <a href="?code={self.participant}">Link to go on later</a>' if "SERVER_SOFTWARE" in os.environ else ""
