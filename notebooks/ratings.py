@@ -32,7 +32,7 @@ class Ratings:
     left_out: int = 0  # answers to pictures that are not there any more
 
 
-def ratings(path: Path | None = None, folder: Path = FOLDER) -> Ratings:
+def collected(path: Path | None = None, folder: Path = FOLDER) -> Ratings:
     """The answers in `path`, by default those beside the pictures of `folder`, in the order of the pictures."""
     rows, said = pictures(folder), answers(Path(path or Path(folder) / "answers.csv"))
     items = {row["item"]: (row["pair"], row["method"]) for row in rows}

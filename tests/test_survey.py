@@ -339,7 +339,7 @@ def test_answers_become_a_table(folder):
         for position, item in enumerate(survey.order(participant, rows)[:40 - 10 * k]):
             survey.append(folder / "answers.csv", [row(1 + (position + k) % 10, participant, item["item"], position)])
     survey.append(folder / "answers.csv", [row(9, "p00000002", "rffffffffff")])  # a picture that was painted anew since
-    found = ratings.ratings(folder=folder)
+    found = ratings.collected(folder=folder)
     assert found.values.shape == (2, 10, 4) and found.left_out == 1 and found.methods == list(survey.METHODS)
     assert [(~np.isnan(one)).sum() for one in found.values] == [40, 30]
     first = survey.order("p00000001", rows)[2]
@@ -492,7 +492,7 @@ def test_a_participant_fills_in_the_page_from_first_to_last_and_is_analysed(addr
     said = survey.answers(folder / "answers.csv")
     assert [int(row["rating"]) for row in said] == [answer(k) for k in range(1, 41)]
     assert len({row["participant"] for row in said}) == 1 and "WCT" not in page.content() and "AdaIN" not in page.content()
-    found = ratings.ratings(folder=folder)
+    found = ratings.collected(folder=folder)
     assert found.values.shape == (1, 10, 4) and not np.isnan(found.values).any() and found.left_out == 0
     assert ratings.mean(found.values).value == 5.5 and len(ratings.compare(found)) == 6
 
