@@ -18,12 +18,9 @@ import torch
 from PIL import Image
 
 import nst_utils as nst
-import survey
 from experiments import Judge
 
-pytest.importorskip("pingouin")
-pytest.importorskip("krippendorff")
-import ratings  # noqa: E402
+survey, ratings = (pytest.importorskip(room, reason="a package of the survey is not installed") for room in ("survey", "ratings"))
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120  # seconds until a test gives up waiting
