@@ -286,7 +286,8 @@ class Survey(widgets.VBox):
         self.fresh = participant or (asked if CODE.fullmatch(asked) else f"p{secrets.token_hex(4)}")
         self.sequence, self.at, self.participant = [], 0, None
         self.message, self.status, self.bar = widgets.HTML(), widgets.HTML(), widgets.IntProgress(layout={"width": "auto"})
-        frame = {"width": "100%", "height": "420px", "object_fit": "contain"}  # of one size, so that the buttons stay in place
+        # of one size, so that the buttons stay in place
+        frame = {"width": "100%", "height": "min(420px, 33vw)", "object_fit": "contain"}
         self.images = [widgets.Image(format="jpeg", layout=frame) for _ in range(3)]
         code = widgets.Text(self.fresh, description="your code")
         actions = {"Begin": self.begin, "Back": self.back, "Save again": self.save}
@@ -319,8 +320,9 @@ class Survey(widgets.VBox):
         self.participant, self.sequence = code, order(code, self._rows)
         columns = [widgets.VBox([widgets.HTML(f"<b>{name}</b>"), image], layout={"width": "33%"})
                    for name, image in zip(("photograph", "style", "result"), self.images)]
-        scale = widgets.HBox([self.controls["keys"], *(self.controls[str(rating)] for rating in range(1, 11))])
-        foot = widgets.HBox([self.controls["Back"], self.status])
+        wrap = {"flex_flow": "row wrap"}  # for the narrow page of a telephone
+        scale = widgets.HBox([self.controls["keys"], *(self.controls[str(rating)] for rating in range(1, 11))], layout=wrap)
+        foot = widgets.HBox([self.controls["Back"], self.status], layout=wrap)
         self.children = [self.bar, widgets.HBox(columns), widgets.HTML(QUESTION), scale, foot, self.message]
         self._next()
 
