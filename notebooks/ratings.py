@@ -171,14 +171,24 @@ def friedman(values: np.ndarray) -> float:
 # --- 4. How many people, and how measures go along --------------------------------------------------------------------
 
 
+def deviation(*gaps: np.ndarray) -> float:
+    """The standard deviation over people of their differences (P,), of several comparisons the root mean square; NaN if no two
+    people can be compared."""
+    there = [gap[~np.isnan(gap)] for gap in gaps]
+    squares = [gap.var(ddof=1) for gap in there if len(gap) > 1]
+    return float(np.sqrt(np.mean(squares))) if squares else np.nan
+
+
 def smallest_difference(spread: float, people: int = 52, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The difference that a paired t-test of so many people finds with this power. spread: standard deviation over people of
-    their differences, in points, as is the result."""
+    """The difference that a paired t-test of so many people finds with this power. spread: a `deviation` in points; the result is
+    in points as well."""
     return spread * float(pingouin.power_ttest(d=None, n=people, power=power, alpha=alpha, contrast="paired"))
 
 
-def people_needed(difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
-    """How many people it takes to find a difference, see `smallest_difference`; at least 2."""
+def people_needed(difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """How many people it takes to find a difference, see `smallest_difference`; at least 2, NaN for a spread of NaN."""
+    if not spread > 0:
+        return 2 if spread == 0 else np.nan
     count = pingouin.power_ttest(d=difference / spread, n=None, power=power, alpha=alpha, contrast="paired")
     return 2 if np.isnan(count) else max(2, int(np.ceil(count)))
 

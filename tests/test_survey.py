@@ -397,6 +397,7 @@ def test_power_in_closed_form_is_that_of_simulated_studies():
     gap, spread = ratings.smallest_difference(1.2, 52), 1.2
     assert ratings.people_needed(gap, spread) in (52, 53) and ratings.people_needed(gap / 2, spread) > 190
     assert ratings.smallest_difference(1.2, 52, alpha=0.05 / 6) > gap and ratings.people_needed(50, 1) == 2
+    assert ratings.deviation(np.array([1.0, 3, np.nan]), np.array([0.0, 4])) == pytest.approx(5**0.5)
     rng = np.random.default_rng(0)
     found = [ratings._signed_rank(rng.normal(gap, spread, 52)) < 0.05 for _ in range(500)]
     assert 0.72 < np.mean(found) < 0.86
@@ -422,6 +423,8 @@ def test_too_little_to_tell_is_nan_and_no_warning(values):
     ratings.agreement(values), ratings.compare(found), ratings.friedman(values), ratings.average(values, (1, 2))
     ratings.mean(values), ratings.correlation(scores, measured, draws=20)
     ratings.correlation(scores, measured, within=True, draws=20)
+    deviation = ratings.deviation(values[:, 0, 0] - values[:, -1, -1])
+    ratings.smallest_difference(deviation), ratings.people_needed(0.5, deviation)
     if len(values) < 2 or np.nanmin(values, initial=99) == np.nanmax(values, initial=-99):
         assert all(np.isnan(number) for number in ratings.agreement(values).values())
 
