@@ -1,4 +1,5 @@
 """Small pictures and networks that the tests share; nothing here needs a network connection."""
+import importlib.util
 import os
 import re
 import tempfile
@@ -13,10 +14,15 @@ import torch
 
 import nst_utils as nst
 
+NEEDS = {"20_survey.ipynb": ("filelock", "krippendorff", "pingouin")}  # packages that no other notebook imports
+
 
 def pytest_collection_modifyitems(items):
     """Notebooks whose settings are tagged "quick" run at half their sizes, and what they find is not compared; with NST_FULL in
-    the environment all run, and are compared, as they stand."""
+    the environment all run, and are compared, as they stand. A notebook is skipped if packages of its own are not installed."""
+    for item in items:
+        if lacking := [name for name in NEEDS.get(item.path.name, ()) if not importlib.util.find_spec(name)]:
+            item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(lacking)}"))
     quick = set()
     for item in items if not os.environ.get("NST_FULL") else []:
         cell = getattr(item, "cell", None)
