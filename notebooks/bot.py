@@ -1,17 +1,18 @@
 """A Telegram bot that paints: send a photograph, choose a style, get the picture. `python notebooks/bot.py` runs it.
 
-For whoever lets others use the two methods from a telephone. Not here: the methods (nst_utils), reading pictures (data/pictures.py),
-what Telegram asks of a client (python-telegram-bot). A new button goes into `menu` and `press`, a new way of painting into `paint`.
+For whoever lets others use the two methods from a telephone. Not here: the methods (nst_utils), reading pictures
+(data/pictures.py), what Telegram asks of a client (python-telegram-bot). A new button goes into `menu` and `press`, a new way of
+painting into `paint`.
 
-The buttons under a photograph are the whole state of a conversation: they answer it, and say strength and pace. So they work after a
-restart, and only who waits is kept on disk (`Waiting`). Pictures are in memory while they are painted and nowhere else; after
-a restart they are fetched from Telegram anew.
+The buttons under a photograph are the whole state of a conversation: they answer it, and say strength and pace. So they work
+after a restart, and only who waits is kept on disk (`Waiting`). Pictures are in memory while they are painted and nowhere else;
+after a restart they are fetched from Telegram anew.
 
-What holds while the folder of `Waiting` does: an update is confirmed to Telegram only when it was handled, so none is lost, and one
-that comes twice is answered once. A job that was accepted is painted, refused with a reason or apologised for, also after a kill.
-Two gaps can't be closed, since Telegram has no message that may be sent twice. Killed between sending a message and noting it, the bot
-sends it again. Where the connection breaks after a picture was sent, nobody knows whether it arrived: it is not sent again, and the
-buttons come back with a sentence that says so.
+What holds while the folder of `Waiting` does: an update is confirmed to Telegram only when it was handled, so none is lost, and
+one that comes twice is answered once. A job that was accepted is painted, refused with a reason or apologised for, also after a
+kill. Two gaps can't be closed, since Telegram has no message that may be sent twice. Killed between sending a message and noting
+it, the bot sends it again. Where the connection breaks after a picture was sent, nobody knows whether it arrived: it is not sent
+again, and the buttons come back with a sentence that says so.
 """
 from __future__ import annotations
 
@@ -41,18 +42,9 @@ import nst_utils as nst
 
 try:
     import httpx
-    from telegram import InlineKeyboardButton, InlineKeyboardMarkup, InputMediaPhoto, Message, ReplyParameters, Update
+    from telegram import InlineKeyboardButton, InlineKeyboardMarkup, InputMediaPhoto, Message, ReplyParameters, Update, ext
     from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, TelegramError
-    from telegram.ext import (
-        AIORateLimiter,
-        Application,
-        ApplicationHandlerStop,
-        CallbackQueryHandler,
-        CommandHandler,
-        MessageHandler,
-        TypeHandler,
-        filters,
-    )
+    from telegram.ext import Application, CallbackQueryHandler, CommandHandler, MessageHandler, TypeHandler, filters
 except ImportError as error:
     raise ImportError('The bot needs python-telegram-bot: pip install "python-telegram-bot[rate-limiter]".') from error
 
@@ -67,7 +59,7 @@ LOG = logging.getLogger("bot")
 HELP = """Send me a photograph, as a photo or as a file, and I paint it in one of my styles or in one of yours.
 A network answers in seconds; "Paint it slowly" optimises the pixels themselves, which takes minutes.
 
-/styles shows the styles, /help this text. I paint one photograph at a time for you, keep none, and send pictures without metadata."""
+/styles shows the styles, /help this text. I paint one photograph at a time, keep none, and what I send has no metadata."""
 CHOOSE = "Which style? Set strength and pace first: a style starts the painting."
 ASK = "Now send me the picture whose style it shall have, as a photo or as a file."
 STRANGE = "I need a photograph: send me one, as a photo or as a file. /help says more."
@@ -145,12 +137,12 @@ def menu(strength: int = 75, slow: bool = False) -> InlineKeyboardMarkup:
 class PaintingBot:
     """What the bot says, who waits for what, and the one thread that paints.
 
-    folder: of `Waiting`. network: an AdaIN, None takes this project's. size: long side of its pictures, in pixels. sizes, steps: those
-    of the optimisation, see `nst.coarse_to_fine`. longest: how many may wait. max_bytes (Telegram itself gives a bot 20 MB at most),
-    max_pixels: of a picture, both known before it is decoded. pause: seconds between two reports of progress.
+    folder: of `Waiting`. network: an AdaIN, None takes this project's. size: long side of its pictures, in pixels. sizes, steps:
+    those of the optimisation, see `nst.coarse_to_fine`. longest: how many may wait. max_bytes (Telegram gives a bot 20 MB at
+    most), max_pixels: of a picture, both known before it is decoded. pause: seconds between two reports of progress.
 
-    There is a line for each pace, but one thread: it makes one step of an optimisation at a time, so that who wants a quick picture
-    waits for no more than that step.
+    There is a line for each pace, but one thread: it makes one step of an optimisation at a time, so that who wants a quick
+    picture waits for no more than that step.
     """
 
     def __init__(self, folder: Path | str, *, network: nst.AdaIN | None = None, size: int = 1024,
@@ -341,26 +333,33 @@ class PaintingBot:
                 job.tries -= 1
                 return self.waiting.write()
             about = f"{title(job.style)}, {job.strength} %, painted in {time.perf_counter() - began:.1f} s."
-            await self.bot.send_photo(job.chat, await self.run(jpeg, image), about, **reply_to(job))
             LOG.info(about)
-            await self.finish(job, f"{about} Another one?")
+            await self.finish(job, f"{about} Another one?" if await self.send(job, image, about) else UNSURE)
         except Forbidden:  # the user has blocked the bot
             self.drop(job)
         except ValueError as error:
             await self.finish(job, str(error))
         except Exception as error:
             LOG.exception("A job failed.")
-            again = isinstance(error, NetworkError) and not isinstance(error, BadRequest) and job.tries < TRIES
-            if again and not unsure(error):
+            if isinstance(error, NetworkError) and not isinstance(error, BadRequest) and job.tries < TRIES:
                 self.lines[job.slow].put_nowait(job)
             else:
-                await self.finish(job, UNSURE if unsure(error) else SORRY)
+                await self.finish(job, SORRY)
+
+    async def send(self, job: Job, image: Tensor, about: str) -> bool:
+        """Send the picture; False if nobody knows whether it arrived."""
+        try:
+            return bool(await self.bot.send_photo(job.chat, await self.run(jpeg, image), about, **reply_to(job)))
+        except NetworkError as error:
+            if not unsure(error):
+                raise
+            return False
 
     async def run(self, function: Callable, *arguments):
         return await asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
 
     async def paint(self, job: Job) -> Tensor | None:
-        """The picture (1, 3, H, W); None if nobody wants it any more, or the bot stops. ValueError says what it can't be made of."""
+        """The picture (1, 3, H, W); None if it was cancelled or the bot stops. ValueError says what is wrong with a picture."""
         size = max(self.sizes) if job.slow else self.size
         content = await self.run(self.read, await self.fetch(job.content), size)
         style = STYLES[job.style].read_bytes() if job.style in STYLES else await self.fetch(job.style)
@@ -387,14 +386,15 @@ class PaintingBot:
         width, height = dimensions(content)
         if width * height > self.max_pixels:
             raise ValueError(f"That picture has {width} x {height} pixels, and I take {self.max_pixels / 1e6:g} million at most.")
-        if max(width, height) > 15 * min(width, height):  # Telegram shows no photo beyond 20 : 1
+        if max(width, height) > 8 * min(width, height):  # with a long side of 256 networks have their 32 pixels
             raise ValueError(f"That picture has {width} x {height} pixels: its sides differ too much.")
         if 0 < min(width, height) < 32:
             raise ValueError(f"That picture has {width} x {height} pixels: I need 32 on each side at least.")
         try:
             return nst.load_image(content, min(size, max(width, height)) or None)
         except ValueError as error:
-            raise ValueError(re.sub(": cannot identify image file <.*>", "", f"{error}").replace("these bytes", "That file")) from error
+            sentence = re.sub(": cannot identify image file <.*>", "", str(error))
+            raise ValueError(sentence.replace("these bytes", "That file")) from error
 
 
 def reply_to(job: Job) -> dict:
@@ -414,7 +414,7 @@ def dimensions(content: bytes) -> tuple[int, int]:
 def jpeg(image: Tensor) -> bytes:
     """An image as a JPEG of nothing but its pixels."""
     stream = io.BytesIO()
-    nst.to_pil(image).save(stream, "JPEG", quality=92)
+    nst.to_pil(image).save(stream, "JPEG", **nst.beside("pictures")["OPTIONS"][".jpg"])
     return stream.getvalue()
 
 
@@ -439,7 +439,7 @@ async def insist(action: Callable[[], Awaitable], *, repeatable: bool = True):
     return await action()
 
 
-class Patient(AIORateLimiter):
+class Patient(ext.AIORateLimiter):
     """The library's flood control, which waits as long as a 429 says, and `insist` for all other failures."""
 
     async def process_request(self, callback, args, kwargs, endpoint, data, rate_limit_args):
@@ -461,8 +461,7 @@ def keep_secret(token: str) -> None:
 
     def record(*arguments, **options) -> logging.LogRecord:
         one = make(*arguments, **options)
-        if secret in (message := one.getMessage()):
-            one.msg, one.args = message.replace(secret, "..."), ()
+        one.msg, one.args = one.getMessage().replace(secret, "..."), ()  # now: what is logged may change before it is written
         if one.exc_info and any(one.exc_info):
             one.exc_text, one.exc_info = "".join(traceback.format_exception(*one.exc_info)).replace(secret, "..."), None
         return one
@@ -496,7 +495,7 @@ async def say(text: str, update: Update, _) -> None:
 
 async def once(waiting: Waiting, update: Update, _) -> None:
     if update.update_id in waiting.seen:
-        raise ApplicationHandlerStop
+        raise ext.ApplicationHandlerStop
 
 
 async def handled(waiting: Waiting, update: Update, _) -> None:
