@@ -50,7 +50,7 @@ except ImportError as error:
 
 VARIABLE = "TELEGRAM_BOT_TOKEN"  # of the environment: what @BotFather gave
 STYLES = {path.stem: path for path in sorted((nst.DATA / "style").glob("*.jpg"))}
-STRENGTHS = {25: 3, 50: 10, 75: 30, 100: 100}  # per cent, AdaIN's alpha -> style weight of the optimisation
+STRENGTHS = {25: 2, 50: 5, 75: 15, 100: 50}  # per cent, AdaIN's alpha -> style weight of the optimisation
 BUTTONS = rf"^(menu|own|stop|paint):({'|'.join(map(str, STRENGTHS))}):([01]):({'|'.join(STYLES)}|)$"  # what `press` understands
 PAUSES = (0.5, 1, 2, 4, 8, 16, 32)  # seconds, before Telegram is asked again
 TRIES = 2  # how often a job is begun that a kill or the network ends
@@ -382,33 +382,36 @@ class PaintingBot:
         return bytes(await insist(file.download_as_bytearray))
 
     def read(self, content: bytes, size: int) -> Tensor:
-        """A picture (1, 3, H, W), its long side at most `size`; ValueError if its header or its pixels say that it is none."""
-        width, height = dimensions(content)
-        if width * height > self.max_pixels:
-            raise ValueError(f"That picture has {width} x {height} pixels, and I take {self.max_pixels / 1e6:g} million at most.")
-        if max(width, height) > 8 * min(width, height):  # with a long side of 256 networks have their 32 pixels
-            raise ValueError(f"That picture has {width} x {height} pixels: its sides differ too much.")
-        if 0 < min(width, height) < 32:
-            raise ValueError(f"That picture has {width} x {height} pixels: I need 32 on each side at least.")
+        """A picture (1, 3, H, W), its long side at most `size`; ValueError with a sentence for the user if it can't be one."""
+        self.check_header(content)
         try:
-            return nst.load_image(content, min(size, max(width, height)) or None)
+            image = nst.load_image(content)
+            return nst.resize(image, min(size, max(image.shape[-2:])))
         except ValueError as error:
             sentence = re.sub(": cannot identify image file <.*>", "", str(error))
             raise ValueError(sentence.replace("these bytes", "That file")) from error
 
+    def check_header(self, content: bytes) -> None:
+        """ValueError if a picture's header, without its pixels, says that it can't be painted."""
+        nst.beside("pictures")  # teaches PIL the formats of phones
+        try:
+            with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
+                width, height = picture.size
+        except Image.DecompressionBombError:
+            raise ValueError(f"That picture has far more than {self.max_pixels / 1e6:g} million pixels, and I take no more.") from None
+        except Exception:  # a damaged file makes PIL raise anything: `load_image` has a sentence for it
+            return
+        size = f"That picture has {width} x {height} pixels"
+        if width * height > self.max_pixels:
+            raise ValueError(f"{size}, more than the {self.max_pixels / 1e6:g} million that I take.")
+        if min(width, height) < 32:
+            raise ValueError(f"{size}: I need 32 on each side.")
+        if max(width, height) > 8 * min(width, height):  # with a long side of 256 it has 32 on the other
+            raise ValueError(f"{size}: its sides differ too much.")
+
 
 def reply_to(job: Job) -> dict:
     return {"reply_parameters": ReplyParameters(job.photo, allow_sending_without_reply=True)}
-
-
-def dimensions(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels by the header alone; 0, 0 if there is none that PIL likes, which `load_image` then explains."""
-    nst.beside("pictures")  # teaches PIL the formats of phones
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
-            return picture.size
-    except Exception:  # a damaged file makes PIL raise anything
-        return 0, 0
 
 
 def jpeg(image: Tensor) -> bytes:

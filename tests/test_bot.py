@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 import nst_utils as nst
@@ -192,7 +191,7 @@ def slow_order(ada, photo):
     ada.presses("Mosaic", ada.waits_for(lambda message: "✓ Paint it slowly" in labels(message)))
 
 
-def test_painting_slowly_shows_its_progress_in_one_message(telegram, start, ada, picture, photo):
+def test_painting_slowly_shows_its_progress_in_one_message(telegram, start, ada, photo):
     start(steps=(30, 10), pause=0.02)
     slow_order(ada, photo)
     done = ada.waits_for("Another one?")
@@ -200,9 +199,9 @@ def test_painting_slowly_shows_its_progress_in_one_message(telegram, start, ada,
     progress = [int(text.split()[-2]) for text in texts if text.startswith("Painting slowly")]
     assert len(progress) > 3 and progress == sorted(progress) and len(ada.received) == 2
     assert {asked["message_id"] for _, method, asked in telegram.calls if method == "editMessageText"} == {done["message_id"]}
-    *_, step = nst.coarse_to_fine(picture, nst.sample("mosaic", 64), sizes=(48, 64), steps=(30, 10), tv_weight=10,
-                                  style_weight=30)
-    assert levels(step.image, ada.pictures[0]) < 3 < levels(picture, ada.pictures[0])
+    content, style = nst.load_image(photo), nst.sample("mosaic", 64)
+    *_, step = nst.coarse_to_fine(content, style, sizes=(48, 64), steps=(30, 10), tv_weight=10, style_weight=15)
+    assert levels(step.image, ada.pictures[0]) < 3 < levels(content, ada.pictures[0])
 
 
 def test_a_slow_painting_can_be_cancelled_and_its_buttons_come_back(telegram, start, ada, photo):
@@ -303,7 +302,7 @@ def test_a_large_file_is_refused_before_it_is_fetched(telegram, start, ada, phot
 
 
 @pytest.mark.parametrize("content, sentence", [
-    (png_header(20000, 10000), "too large to decode"), (png_header(10000, 6000), "10000 x 6000 pixels, and I take 50 million"),
+    (png_header(20000, 10000), "far more than 50 million"), (png_header(10000, 6000), "10000 x 6000 pixels, more than"),
     (png_header(16000, 16), "sides differ too much"), (png_header(40, 20), "I need 32 on each side"),
     (b"%PDF-1.7 " + bytes(99), "it is a PDF document"), (b"", "can't be read as a picture"),
     (bytes(5000), "can't be read as a picture (empty, truncated or another format)."),
@@ -598,8 +597,3 @@ def test_nothing_that_is_started_later_inherits_the_token(monkeypatch):
     with pytest.raises(SystemExit):
         bot.main()
     assert left == [False]
-
-
-def test_a_header_is_enough_to_know_the_size_of_a_picture():
-    assert bot.dimensions(png_header(9000, 5000)) == (9000, 5000) and bot.dimensions(b"nothing") == (0, 0)
-    assert nst.load_image(bot.jpeg(torch.full((1, 3, 8, 8), 0.5))).shape == (1, 3, 8, 8)
