@@ -10,9 +10,10 @@ after a restart they are fetched from Telegram anew.
 
 What holds while the folder of `Waiting` does: an update is confirmed to Telegram only when it was handled, so none is lost, and
 one that comes twice is answered once. A job that was accepted is painted, refused with a reason or apologised for, also after a
-kill. Two gaps can't be closed, since Telegram has no message that may be sent twice. Killed between sending a message and noting
-it, the bot sends it again. Where the connection breaks after a picture was sent, nobody knows whether it arrived: it is not sent
-again, and the buttons come back with a sentence that says so.
+kill. What does not hold, since Telegram has no message that may be sent twice: killed between sending a message and noting it,
+the bot sends it again. Where the connection breaks after a picture was sent, nobody knows whether it arrived: it is not sent
+again, and the buttons come back with a sentence that says so. While Telegram fails for longer than PAUSES, sentences are lost; a
+picture is tried TRIES times.
 """
 from __future__ import annotations
 
@@ -53,6 +54,7 @@ STYLES = {path.stem: path for path in sorted((nst.DATA / "style").glob("*.jpg"))
 STRENGTHS = {25: 2, 50: 5, 75: 15, 100: 50}  # per cent, AdaIN's alpha -> style weight of the optimisation
 BUTTONS = rf"^(menu|own|stop|paint):({'|'.join(map(str, STRENGTHS))}):([01]):({'|'.join(STYLES)}|)$"  # what `press` understands
 PAUSES = (0.5, 1, 2, 4, 8, 16, 32)  # seconds, before Telegram is asked again
+FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "TIFF", "BMP"}  # not EPS, which PIL lets a program draw
 TRIES = 2  # how often a job is begun that a kill or the network ends
 LOG = logging.getLogger("bot")
 
@@ -139,7 +141,8 @@ class PaintingBot:
 
     folder: of `Waiting`. network: an AdaIN, None takes this project's. size: long side of its pictures, in pixels. sizes, steps:
     those of the optimisation, see `nst.coarse_to_fine`. longest: how many may wait. max_bytes (Telegram gives a bot 20 MB at
-    most), max_pixels: of a picture, both known before it is decoded. pause: seconds between two reports of progress.
+    most), max_pixels (50 million take 1.3 GB of memory while they are read): of a picture, both known before it is decoded.
+    pause: seconds between two reports of progress.
 
     There is a line for each pace, but one thread: it makes one step of an optimisation at a time, so that who wants a quick
     picture waits for no more than that step.
@@ -207,6 +210,8 @@ class PaintingBot:
 
     async def ask(self, job: Job, update: Update) -> None:
         self.waiting.asked[job.chat] = job
+        for chat in list(self.waiting.asked)[:-1000]:  # who never sent one
+            del self.waiting.asked[chat]
         self.waiting.write(update)
         back = InlineKeyboardMarkup([[button("Back", "menu", job.strength, job.slow)]])
         await self.tell(job, ASK, back)
@@ -379,7 +384,9 @@ class PaintingBot:
         except BadRequest as error:
             raise ValueError(f"{GONE} ({error})") from error
         self.check_bytes(file.file_size or 0)
-        return bytes(await insist(file.download_as_bytearray))
+        content = bytes(await insist(file.download_as_bytearray))
+        self.check_bytes(len(content))
+        return content
 
     def read(self, content: bytes, size: int) -> Tensor:
         """A picture (1, 3, H, W), its long side at most `size`; ValueError with a sentence for the user if it can't be one."""
@@ -396,11 +403,13 @@ class PaintingBot:
         nst.beside("pictures")  # teaches PIL the formats of phones
         try:
             with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as picture:
-                width, height = picture.size
+                (width, height), kind = picture.size, picture.format
         except Image.DecompressionBombError:
-            raise ValueError(f"That picture has far more than {self.max_pixels / 1e6:g} million pixels, and I take no more.") from None
+            raise ValueError(f"That picture has far more pixels than the {self.max_pixels / 1e6:g} million I take.") from None
         except Exception:  # a damaged file makes PIL raise anything: `load_image` has a sentence for it
             return
+        if kind not in FORMATS:
+            raise ValueError(f"That file is of the format {kind}, and I take {', '.join(sorted(FORMATS))}.")
         size = f"That picture has {width} x {height} pixels"
         if width * height > self.max_pixels:
             raise ValueError(f"{size}, more than the {self.max_pixels / 1e6:g} million that I take.")
