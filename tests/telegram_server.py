@@ -2,7 +2,7 @@
 
 It does what api.telegram.org does with the calls that the bot makes: an update is given again until a later offset confirms it,
 an edit that changes nothing is an error, a file is known by its id for ever. What goes wrong there can be asked for: `fail`,
-`blocked`.
+`delays`, `blocked`.
 """
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Refused(Exception):
 class TelegramServer:
     """`with TelegramServer() as server`: its address is `server.api`; `server.user(name)` is somebody with a telephone.
 
-    chats: messages by chat, as the user sees them. calls: (seconds, method, parameters), in order of their coming. blocked: chats
-    that answer 403. files: content by file_id.
+    chats: messages by chat, as the user sees them. files: content by file_id. calls: (seconds, method, parameters), in the order
+    of their coming. delays: seconds that the next calls of a method take on their way. blocked: chats that answer 403.
     """
 
     def __init__(self):
         self.changed, self.chats, self.files = threading.Condition(threading.RLock()), defaultdict(dict), {}
         self.calls, self.updates, self.blocked, self.failures, self.notes = [], [], set(), defaultdict(list), defaultdict(list)
-        self.next_id, self.open = 1000, True
+        self.next_id, self.open, self.delays = 1000, True, defaultdict(list)
 
     def __enter__(self) -> TelegramServer:
         handler = type("Handler", (_Handler,), {"telegram": self})
@@ -183,6 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if token != TOKEN:
                 raise Refused(401, "Unauthorized", {})
+            time.sleep(self.telegram.delays[method].pop(0) if self.telegram.delays[method] else 0)
             result = self.telegram.answer(method, asked, {name: files[0]["body"] for name, files in uploads.items()})
             self.reply(200, json.dumps({"ok": True, "result": result}).encode())
         except Refused as error:

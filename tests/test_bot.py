@@ -410,6 +410,15 @@ def test_a_picture_that_may_have_arrived_is_not_sent_twice(telegram, start, ada,
     assert len(ada.pictures) == 1 == telegram.count("sendPhoto")
 
 
+def test_the_last_word_about_a_job_stands_also_if_an_earlier_one_is_late(telegram, start, ada, photo):
+    start(pause=60)
+    telegram.delays["editMessageText"] = [1]
+    ada.sends_photo(photo)
+    ada.presses("Swirls")
+    assert eventually(lambda: telegram.count("editMessageText") == 2)
+    assert "Another one?" in ada.received[0]["text"]
+
+
 def test_a_long_failure_of_telegram_costs_no_answer(telegram, start, ada, photo):
     start()
     telegram.fail("sendPhoto", 502, times=5)  # more than one attempt endures
@@ -601,6 +610,7 @@ def test_sigterm_tells_those_who_wait_and_they_are_served_later(telegram, start,
         output, _ = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0 and TOKEN.partition(":")[2] not in output and "Traceback" not in output
     ada.waits_for(bot.STOPPED)
+    assert [job["tries"] for job in json.loads((tmp_path / "waiting.json").read_text())["jobs"]] == [0, 0]  # no fault of theirs
     telegram.blocked.clear()
     start()
     for user in (ada, bob):
