@@ -523,16 +523,16 @@ def test_whatever_users_and_telegram_do_each_order_gets_one_picture(telegram, st
             user.writes(chance.choice(["/start", "/help", "hello"]))
         elif kind == "file":
             user.sends_file(photo[:chance.randrange(1, len(photo))], kind=chance.choice(["image/png", "text/plain"]))
-        elif kind == "failure":
+        elif kind == "failure" and not any(telegram.failures.values()):
             telegram.fail(chance.choice(["sendMessage", "sendPhoto", "editMessageText", "getUpdates", "getFile"]), 502)
         elif kind == "again" and telegram.updates:
             telegram.deliver(**chance.choice(telegram.updates))
         elif kind == "restart" and chance.random() < 0.3:
             start()
-        time.sleep(chance.choice([0, 0, 0.02, 0.1]))
+        assert eventually(lambda: len(telegram.updates) < 4)  # however fast the machine is
     assert eventually(lambda: not telegram.updates and not json.loads((tmp_path / "waiting.json").read_text())["jobs"])
     styles, pictures = {*map(bot.title, bot.STYLES)}, sum(len(user.pictures) for user in users)
-    assert pictures > 10
+    assert pictures > 2
     for user in users:
         notes = [(label, telegram.notes[query]) for who, label, query in presses if who is user]
         assert all(len(note) == 1 for _, note in notes)
