@@ -14,7 +14,8 @@ import torch
 
 import nst_utils as nst
 
-NEEDS = {"20_survey.ipynb": ("filelock", "krippendorff", "pingouin")}  # packages that no other notebook imports
+NEEDS = {  # packages that no other notebook imports
+    "20_survey.ipynb": ("filelock", "krippendorff", "pingouin"), "21_telegram_bot.ipynb": ("telegram", "aiolimiter")}
 
 
 def pytest_collection_modifyitems(items):
