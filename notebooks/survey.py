@@ -13,6 +13,7 @@ import errno
 import functools
 import hashlib
 import html
+import inspect
 import io
 import os
 import random
@@ -85,8 +86,9 @@ def _row(pair: tuple[str, str], method: str, size: int, steps: int) -> Row:
     import nst_utils as nst
     content, style = pair
     arch = METHODS[nst.one_of("method", method, METHODS)]
-    decoder = hashlib.sha256((nst.DATA / "weights" / "adain_vgg19_compact.pt").read_bytes()).hexdigest()[:8]
-    how = (f"vgg19_compact, decoder {decoder}, {arch}, {size} px" if arch in ("adain", "wct") else
+    encoder = inspect.signature(nst.AdaIN.pretrained).parameters["arch"].default
+    decoder = hashlib.sha256((nst.DATA / "weights" / f"adain_{encoder}.pt").read_bytes()).hexdigest()[:8]
+    how = (f"{encoder}, decoder {decoder}, {arch}, {size} px" if arch in ("adain", "wct") else
            f"{arch}, {size // 2} and {size} px, {steps} and {max(1, steps // 3)} steps, style weight 50, total variation 10")
     return {"pair": f"{content} x {style}", "content": content, "style": style, "method": method, "settings": how}
 
