@@ -178,8 +178,8 @@ def test_figure_is_no_wider_than_its_cells_on_screen():
 def test_export_writes_png_pdf_caption_and_gallery(tmp_path, picture):
     path = export_figure(image_grid([[picture]]), "one", "A caption.", folder=tmp_path)
     export_figure(plot_losses([{"content": 1.0, "style": 2.0}] * 2), "two", "Another.", folder=tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "one.jpg", "one.print.pdf", "one.print.png",
-                                                                 "one.txt", "two.pdf", "two.png", "two.txt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "figures.tex", "one.jpg", "one.print.pdf",
+                                                                 "one.print.png", "one.txt", "two.pdf", "two.png", "two.txt"]
     gallery = (tmp_path / "README.md").read_text()
     assert "one.jpg" in gallery and "A caption." in gallery and "two.png" in gallery
     assert nst.load_image(path).std() > 0
@@ -193,7 +193,7 @@ def test_export_is_byte_stable(tmp_path, picture, monkeypatch):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", seconds)  # another day
         export_figure(image_grid([[picture]], title="t"), "a", "c", folder=tmp_path / folder)
         export_figure(plot_losses(history), "b", "c", folder=tmp_path / folder)
-    for name in ("a.jpg", "a.print.png", "a.print.pdf", "a.txt", "b.png", "b.pdf", "b.txt", "README.md"):
+    for name in ("a.jpg", "a.print.png", "a.print.pdf", "a.txt", "b.png", "b.pdf", "b.txt", "README.md", "figures.tex"):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes(), name
 
 
@@ -334,9 +334,9 @@ def test_any_name_that_the_system_allows(tmp_path, picture, name):
     path = export_figure(image_grid([[picture]]), name, "c", folder=tmp_path)
     assert path == tmp_path / f"{name}.print.png" and path.exists()
     suffixes = ".jpg", ".print.png", ".print.pdf", ".txt"
-    assert {file.name for file in tmp_path.iterdir()} == {"README.md", *(name + suffix for suffix in suffixes)}
+    assert {file.name for file in tmp_path.iterdir()} == {"README.md", "figures.tex", *(name + suffix for suffix in suffixes)}
     from urllib.parse import unquote
-    link = re.search(r"^!\[.*\]\((\S+)\)$", (tmp_path / "README.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    link = re.search(r'<img src="(\S+)"', (tmp_path / "README.md").read_text(encoding="utf-8"))[1]
     assert unquote(link) == f"{name}.jpg" and not re.search("[()<>\"# ]", link)
 
 
@@ -352,7 +352,7 @@ def test_files_are_renamed_when_pictures_become_a_plot(tmp_path, picture):
     kinds = {"a.png", "a.pdf"}, {"a.jpg", "a.print.png", "a.print.pdf"}
     for figure, kept in (plot, kinds[0]), (pictures, kinds[1]), (plot, kinds[0]):
         export_figure(figure, "a", "c", folder=tmp_path)
-        assert {path.name for path in tmp_path.iterdir()} == kept | {"a.txt", "README.md"}
+        assert {path.name for path in tmp_path.iterdir()} == kept | {"a.txt", "README.md", "figures.tex"}
 
 
 def test_the_light_copy_has_the_same_pixels_but_for_what_jpeg_loses(tmp_path):
