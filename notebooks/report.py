@@ -275,7 +275,8 @@ Made by the notebooks. Plots are here as PNG and PDF; figures of pictures as JPE
 |---|---|---|
 """
 ROW = '| <a href="{0}"><img src="{0}" width="280" alt=""></a> | **{1}** {2} | {3} |\n'
-LATEX = r"""% Copy the lines of a figure; they need \usepackage{graphicx} and \graphicspath{{figures/}}.
+LATEX = r"""% Copy the lines of a figure, or \input them all; they need \usepackage{graphicx} and \graphicspath{{figures/}}.
+\extrafloats{200}\maxdeadcycles=1000  % so many figures in a row are more than TeX expects
 """
 FLOAT = r"""
 \begin{figure}[htbp]
