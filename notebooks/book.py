@@ -136,7 +136,7 @@ def chapter(notebook: nbformat.NotebookNode, number: int, link: Callable[[str, s
             figures: Mapping[str, Path]) -> nbformat.NotebookNode:
     """A notebook as the site reads it: code folded, figures with captions, numbered equations, links."""
     page, equations, cells = "\n".join(cell.source for cell in notebook.cells), count(1), []
-    for cell in notebook.cells:
+    for cell in (cell for cell in notebook.cells if "print_claims(" not in cell.source):  # which repeats a table for the tests
         cells.append(cell)
         if cell.cell_type == "markdown":
             labelled = lambda tex: f"{tex[0]} (equation-{number}-{next(equations)})"  # noqa: E731
@@ -146,6 +146,7 @@ def chapter(notebook: nbformat.NotebookNode, number: int, link: Callable[[str, s
             tags += [] if {"parameters", "injected-parameters"} & {*tags} else ["hide-input"]
             cell.outputs = list(_outputs(cell.outputs, partial(link, page=page), drop_images=name in figures))
             cells += [nbformat.v4.new_markdown_cell(_figure(figures[name]))] if name in figures else []
+    notebook.metadata.pop("widgets", None)  # for these a page would fetch programs from the web
     notebook.cells = cells
     return notebook
 
@@ -232,7 +233,7 @@ def _number_by_notebook(app, env) -> list[str]:
         if name[:2].isdigit():
             number = lambda old: (int(name[:2]), *old[1:])  # noqa: B023, E731
             env.titles[name]["secnumber"] = number(env.titles[name]["secnumber"])
-            env.toc_secnumbers[name] = {place: number(old) for place, old in env.toc_secnumbers[name].items() if old}
+            env.toc_secnumbers[name] = {place: old and number(old) for place, old in env.toc_secnumbers[name].items()}
             env.toc_fignumbers[name] = {kind: {place: number(old) for place, old in places.items()}
                                         for kind, places in env.toc_fignumbers.get(name, {}).items()}
             for entry in env.tocs[name].findall(reference):
@@ -275,17 +276,17 @@ def _visit_equation(writer, node) -> None:
 # --- 4. Site and PDF --------------------------------------------------------------------------------------------------
 
 SPHINX = {
-    "project": "Neural style transfer, measured", "html_title": "Neural style transfer, measured", "language": "en",
+    "project": "Neural style transfer, measured", "author": "", "html_title": "Neural style transfer, measured", "language": "en",
     "extensions": ["myst_nb", "sphinxcontrib.bibtex", "book"], "html_math_renderer": "svg",
     "nb_execution_mode": "off", "nb_render_markdown_format": "myst", "nb_code_prompt_show": "Show code",
     "nb_code_prompt_hide": "Hide code", "myst_enable_extensions": ["dollarmath"],
     "numfig": True, "numfig_format": {"figure": "Figure %s"}, "math_numfig": True, "math_eqref_format": "Equation {number}",
     "bibtex_bibfiles": ["references.bib"], "bibtex_default_style": "plain",
     "html_show_copyright": False, "html_show_sphinx": False, "html_copy_source": False, "html_show_sourcelink": False,
-    "html_static_path": ["style"],
+    "html_static_path": ["style"], "html_use_index": False, "html_context": {"default_mode": "auto"},
 }
 SITE = {"html_theme": "sphinx_book_theme", "html_css_files": ["site.css"], "html_theme_options": {
-    "use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 1, "home_page_in_toc": True}}
+    "use_download_button": False, "use_fullscreen_button": False, "home_page_in_toc": True, "navbar_persistent": []}}
 PAPER = {"html_theme": "basic", "html_css_files": ["paper.css"], "html_sidebars": {"**": ["globaltoc.html"]}}
 
 
@@ -310,13 +311,35 @@ def _sphinx(builder: str, folder: Path, settings: Mapping[str, object]) -> list[
     return [line for line in said.getvalue().splitlines() if line.strip()]
 
 
+CONTENTS = """pages => {
+    const lists = document.querySelectorAll(".sphinxsidebar ul, ul.contents")
+    lists.forEach(list => { list.className = "contents"; document.querySelector(".toctree-wrapper").before(list) })
+    for (const link of document.querySelectorAll("ul.contents a"))
+        link.dataset.page = pages[link.textContent.trim().split(/\\s+/).join(" ")] ?? ""
+}"""
+
+
 def print_pdf(page: Path, pdf: Path) -> None:
-    """Print a page with the first Chromium that is found; RuntimeError says what is missing."""
+    """Print a page with the first Chromium that is found, twice: the contents need the numbers of pages. See `open_browser`."""
     from playwright.sync_api import sync_playwright
+    from pypdf import PdfReader
     with sync_playwright() as driver, open_browser(driver) as browser, nst.replacing(pdf) as temporary:
         tab = browser.new_page()
         tab.goto(page.resolve().as_uri())
-        tab.pdf(path=temporary, prefer_css_page_size=True, outline=True, tagged=True)
+        for numbers in ({}, None):
+            tab.evaluate(CONTENTS, _pages(PdfReader(temporary)) if numbers is None else numbers)
+            tab.pdf(path=temporary, prefer_css_page_size=True, outline=True, tagged=True)
+
+
+def _pages(reader) -> dict[str, int]:
+    """The page, from 1, of each title in the outline of a PDF."""
+    entries, titles = [reader.outline], {}
+    for entry in entries:
+        if isinstance(entry, list):
+            entries += entry
+        else:
+            titles.setdefault(" ".join(entry.title.split()), reader.get_destination_page_number(entry) + 1)
+    return titles
 
 
 @contextmanager
