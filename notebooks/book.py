@@ -114,7 +114,7 @@ def citer(bibliography: Path) -> Callable[[str, str], str]:
     from pybtex.database import parse_file
     meant = {}  # phrase as a pattern: {key: title}
     for key, entry in parse_file(str(bibliography)).entries.items():
-        names = [" ".join(person.last_names) for person in entry.persons["author"]]
+        names = [" ".join(person.prelast_names + person.last_names) for person in entry.persons["author"]]
         title = entry.fields["title"].translate(str.maketrans("", "", "{}"))
         spelled = [f"{', '.join(names[:-1])} {link} {names[-1]}" for link in ("and", "&")] if names[1:] else names
         for phrase in [f"*{title}*", *spelled, f"{names[0]} et al."][:None if names[2:] else -1]:

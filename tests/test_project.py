@@ -3,6 +3,7 @@ import ast
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,14 @@ def test_the_gallery_is_complete_and_current():
     captions = {path.stem for path in (ROOT / "figures").glob("*.txt")}
     shown = {path.stem for path in (ROOT / "figures").iterdir() if path.suffix in (".jpg", ".png") and ".print" not in path.name}
     assert shown - captions <= {"quickstart_result", "playground_panel"}  # a picture alone, a photograph of the screen
+
+
+def test_the_citation_is_that_of_this_version():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
 
 
 def test_every_picture_that_a_page_shows_exists_and_shows_something():
