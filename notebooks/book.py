@@ -21,6 +21,7 @@ import argparse
 import ast
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -65,6 +66,7 @@ def run(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, object
     that fails does not keep the others from running. Raises ValueError for a parameter that none of them has.
     """
     import papermill
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of settings that are set in pairs, but sets them
     known, parameters = {path: _settings(path) for path in notebooks}, parameters or {}
     if lacking := set(parameters).difference(*known.values()):
         raise ValueError(f"No notebook has the setting {' or '.join(sorted(lacking))}; there are "
