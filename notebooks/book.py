@@ -317,7 +317,7 @@ CONTENTS = """pages => {
     const lists = document.querySelectorAll(".sphinxsidebar ul, ul.contents")
     lists.forEach(list => { list.className = "contents"; document.querySelector(".toctree-wrapper").before(list) })
     for (const link of document.querySelectorAll("ul.contents a"))
-        link.dataset.page = pages[link.textContent.trim().split(/\\s+/).join(" ")] ?? ""
+        link.dataset.page = pages[link.textContent.replace(/\\s+/g, "")] ?? ""
 }"""
 
 
@@ -334,13 +334,13 @@ def print_pdf(page: Path, pdf: Path) -> None:
 
 
 def _pages(reader) -> dict[str, int]:
-    """The page, from 1, of each title in the outline of a PDF."""
+    """The page, from 1, of each title in the outline of a PDF; the titles without spaces, for a browser loses some."""
     entries, titles = [reader.outline], {}
     for entry in entries:
         if isinstance(entry, list):
             entries += entry
         else:
-            titles.setdefault(" ".join(entry.title.split()), reader.get_destination_page_number(entry) + 1)
+            titles.setdefault("".join(entry.title.split()), reader.get_destination_page_number(entry) + 1)
     return titles
 
 
