@@ -357,8 +357,10 @@ class SteerPanel(Panel):
         objective, image, count = self.run.objective, self.run.image, len(self.run.history)
         name = name or next(f"steered_{k}" for k in itertools.count(1) if not Path(folder, f"steered_{k}.txt").exists())
         figure = image_strip([objective.content, objective.style, image], ["content", "style", f"{count} steps"], cell=3)
-        weights = ", ".join(f"{term} {float(weight):.3g}" for term, weight in objective.weights().items())
-        path = export_figure(figure, name, f"{count} steps with {objective.extractor.arch}; weights: {weights}.", folder=folder)
+        weights = {term: float(weight) for term, weight in objective.weights().items()}
+        caption = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
+        path = export_figure(figure, name, f"{count} steps with {objective.extractor.arch}; weights: {caption}.", folder=folder,
+                             arch=str(objective.extractor.arch), seed=self.run.settings["seed"], steps=count, weights=weights)
         plt.close(figure)  # or the next cell would show it
         nst.save_image(image, path.with_name(f"{name}_picture.png"))
         self.message.value = f"Saved as {html.escape(str(path))}, the picture alone as {html.escape(name)}_picture.png."

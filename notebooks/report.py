@@ -11,13 +11,17 @@ not `$\\alpha$`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
+import json
 import os
 import re
+import sys
+import tomllib
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from math import ceil
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +29,7 @@ from urllib.parse import quote
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
@@ -35,6 +40,7 @@ from matplotlib.patheffects import Normal
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 import nst_utils as nst
@@ -42,6 +48,7 @@ import nst_utils as nst
 FIGURES = Path(os.environ.get("NST_FIGURES") or Path(__file__).resolve().parents[1] / "figures")  # where figures are exported
 MAX_OPEN = 20  # figures that stay open; matplotlib warns when one more is opened
 LABEL, TITLE = 9, 11  # sizes of text in points
+RECORD = ("figure", "caption", "notebook", "parameters", "seed", "arch", "weights", "versions")  # what a figure says about itself
 _EXPORTED = weakref.WeakSet()  # figures
 
 # --- 1. Pictures ------------------------------------------------------------------------------------------------------
@@ -258,22 +265,50 @@ def _markdown(text: str) -> str:
 
 # --- 4. Export --------------------------------------------------------------------------------------------------------
 
+GALLERY = """# Figures
 
-def export_figure(figure: Figure, name: str, caption: str, *, folder: Path | str = FIGURES) -> Path:
+Made by the notebooks. Plots are here as PNG and PDF; figures of pictures as JPEG, while running the notebook writes
+`NAME.print.png` and `NAME.print.pdf`, which lose nothing. [figures.tex](figures.tex) has lines for LaTeX. `figure_info` in
+`notebooks/report.py` reads from a file how its figure was made.
+
+| figure | name and caption | notebook |
+|---|---|---|
+"""
+ROW = '| <a href="{0}"><img src="{0}" width="280" alt=""></a> | **{1}** {2} | {3} |\n'
+LATEX = r"""% Copy the lines of a figure, or \input them all; they need \usepackage{graphicx} and \graphicspath{{figures/}}.
+\extrafloats{200}\maxdeadcycles=1000  % so many figures in a row are more than TeX expects
+"""
+FLOAT = r"""
+\begin{figure}[htbp]
+  \centering
+  \includegraphics[width=\linewidth, height=0.8\textheight, keepaspectratio]{%s}
+  \caption{%s}
+  \label{fig:%s}
+\end{figure}
+"""
+
+
+def export_figure(figure: Figure, name: str, caption: str, *, folder: Path | str = FIGURES, notebook: str | None = None,
+                  **parameters) -> Path:
     """Write a figure as PNG and PDF with its caption, renew the gallery page of the folder, return the PNG's path.
 
     name: file name without folder and suffix. A plot becomes NAME.png, 150 pixels to the inch, and NAME.pdf. A figure with colour
     pictures becomes NAME.print.png, in which a grid or strip has the very pixels of its pictures, NAME.print.pdf, which embeds
     them at their own resolution, and NAME.jpg, the same pixels for the gallery and for git, which ignores the large ones: running
-    the notebook writes them. NAME.txt is the caption, README.md the gallery. Fonts are TrueType, no file carries a date, so that
-    the same figure gives the same bytes, and each is written whole or not at all. The figure stays open for the notebook to show
-    it; when MAX_OPEN figures are open, the oldest of those that were exported are closed (in a notebook they are shown first).
+    the notebook writes them. NAME.txt is the caption, README.md the gallery, figures.tex the same for LaTeX. Fonts are TrueType,
+    no file carries a date, so that the same figure gives the same bytes, and each is written whole or not at all. The figure
+    stays open for the notebook to show it; when MAX_OPEN figures are open, the oldest of those that were exported are closed (in
+    a notebook they are shown first).
 
-    Raises ValueError for a name that is no file name, OSError if the folder can't be written.
+    Picture and PDF carry what `figure_info` reads. In a notebook that is its name and all its settings, the CAPITALS; `notebook`
+    and `parameters` (numbers, texts, None, lists and dicts of them) say what is not in them, or say it better. Of a text that is
+    a path with its folders only the file's name is kept.
+
+    Raises ValueError for a name that is no file name and for a parameter of another kind, OSError if the folder can't be written.
     """
     if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise ValueError(f"A figure's name is a file name without folders and suffix, not {name!r}.")
-    folder, layout = Path(folder), figure.get_layout_engine()
+    folder, layout, record = Path(folder), figure.get_layout_engine(), _record(name, caption, notebook, parameters)
     grid = isinstance(layout, _PixelLayout)
     pictures, kinds = bool(_colour_pictures(figure)), ((".png", ".pdf"), (".print.png", ".print.pdf", ".jpg"))
     with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.bbox": "standard", "savefig.transparent": False}):
@@ -282,16 +317,21 @@ def export_figure(figure: Figure, name: str, caption: str, *, folder: Path | str
         with _own_pixels(figure) if grid else nullcontext():
             figure.savefig(png, format="png", dpi=layout.dpi if grid else 150)
         with _own_pixels(figure):
-            figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+            figure.savefig(pdf, format="pdf", metadata={"Title": name, "Subject": caption, "Keywords": record,
+                                                        "CreationDate": None, "Producer": None, "Creator": None})
     page, dpi, small, light = Image.open(png).convert("RGB"), Image.open(png).info["dpi"], io.BytesIO(), io.BytesIO()
-    page.save(small, "PNG", dpi=dpi, optimize=True)  # without alpha an eighth smaller
-    page.save(light, "JPEG", dpi=dpi, quality=90, subsampling=0)
+    chunks = PngInfo()
+    chunks.add_itxt("Description", caption)
+    chunks.add_text("Comment", record)
+    page.save(small, "PNG", dpi=dpi, optimize=True, pnginfo=chunks)  # without alpha an eighth smaller
+    page.save(light, "JPEG", dpi=dpi, quality=90, subsampling=0, comment=record)
     for suffix, stream in zip(kinds[pictures], (small, pdf, light)):
         _write(folder / f"{name}{suffix}", stream.getvalue())
     for suffix in kinds[not pictures]:  # of a figure that was of the other kind
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
     _write(folder / f"{name}.txt", f"{caption}\n".encode(errors="replace"))
-    _write(folder / "README.md", _gallery(folder).encode(errors="replace"))
+    for page, text in gallery(folder).items():
+        _write(folder / page, text.encode(errors="replace"))
     _close_oldest(figure)
     return folder / f"{name}{kinds[pictures][0]}"
 
@@ -317,16 +357,24 @@ def _write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _gallery(folder: Path) -> str:
-    """The page of all exported figures of a folder with their captions."""
-    entries = []
-    for text in sorted(folder.glob("*.txt")):
-        for shown in (path for path in (text.with_name(f"{text.stem}{suffix}") for suffix in (".jpg", ".png")) if path.exists()):
-            link = quote(shown.name, errors="surrogateescape")
-            entries.append(f"## {_markdown(text.stem)}\n\n![{_markdown(text.stem)}]({link})\n\n"
-                           f"{_markdown(text.read_text(encoding='utf-8'))}\n")
-    return ("# Figures\n\nMade by the notebooks. Plots are here as PNG and PDF; figures of pictures as JPEG, while running the "
-            "notebook writes `NAME.print.png` and `NAME.print.pdf`, which lose nothing.\n\n" + "\n".join(entries))
+def gallery(folder: Path | str = FIGURES) -> dict[str, str]:
+    """The pages of all exported figures of a folder, by file name: README.md shows them, figures.tex has lines for LaTeX."""
+    rows, floats = [], []
+    for text in sorted(Path(folder).glob("*.txt")):
+        name, caption = text.stem, text.read_text(encoding="utf-8").strip()
+        for shown in (path for path in (text.with_name(f"{name}{suffix}") for suffix in (".jpg", ".png")) if path.exists()):
+            link, notebook = quote(shown.name, errors="surrogateescape"), _notebook_of(shown)
+            made_by = f"[{_markdown(notebook)}](../notebooks/{quote(notebook)}.ipynb)" if notebook else ""
+            rows.append(ROW.format(link, _markdown(name), _markdown(caption), made_by))
+            drawn = next(filter(Path.exists, (text.with_name(f"{name}.pdf"), shown)))  # of pictures git ignores the PDF
+            floats.append(FLOAT % (drawn.name, _latex(caption), name))
+    return {"README.md": GALLERY + "".join(rows), "figures.tex": LATEX + "".join(floats)}
+
+
+def _latex(text: str) -> str:
+    """The text as LaTeX that shows it as it is written."""
+    marks = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return re.sub(r"[\\~^{}$&#_%]", lambda mark: marks.get(mark[0], f"\\{mark[0]}"), " ".join(text.split()))
 
 
 def _close_oldest(exported: Figure) -> None:
@@ -340,7 +388,115 @@ def _close_oldest(exported: Figure) -> None:
         plt.close(figure)
 
 
-# --- 5. Films ---------------------------------------------------------------------------------------------------------
+# --- 5. How a figure was made -----------------------------------------------------------------------------------------
+
+
+def figure_info(path: Path | str) -> dict:
+    """How an exported figure was made, read from its .png, .jpg or .pdf.
+
+    Keys: figure, caption, notebook (file name, None if nothing told it), parameters (dict), seed, arch, weights (SHA-256 of the
+    weights file, None if there is none at hand), versions (of nst-report and torch). Raises ValueError if the file does not say
+    how it was made, and if it is neither a picture nor a PDF.
+    """
+    try:
+        record = json.loads(_comment(Path(path)))
+        return {key: record[key] for key in RECORD}
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(f"{Path(path).name} does not say how it was made: export_figure has not written it, or did so before "
+                         "figures carried a record, or another program has saved it since.") from error
+
+
+def _comment(path: Path) -> str | None:
+    """The text where each format keeps a note: PDF's keywords, PNG's and JPEG's comment."""
+    try:
+        if path.suffix.lower() == ".pdf":
+            from pypdf import PdfReader
+            return (PdfReader(path).metadata or {}).get("/Keywords")
+        with Image.open(path) as picture:
+            return picture.info.get("Comment", picture.info.get("comment"))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged files make each library raise errors of its own
+        raise ValueError(f"{path.name} can't be read as a picture or a PDF: {error}.") from error
+
+
+def _notebook_of(path: Path) -> str | None:
+    """The notebook that made a figure, without its suffix, if the file says so."""
+    try:
+        return Path(figure_info(path)["notebook"] or "").stem or None
+    except ValueError:
+        return None
+
+
+def _record(name: str, caption: str, notebook: str | None, parameters: Mapping) -> str:
+    """What a figure says about itself, as JSON in ASCII, which every format can hold."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    try:
+        parameters = _settings(shell) | {key: _plain(value) for key, value in parameters.items()}
+    except TypeError as error:
+        raise ValueError(f"Parameters of figure {name!r} are numbers, texts, lists and dicts of them, not {error}.") from error
+    low = {key.lower(): value for key, value in parameters.items()}
+    seed, arch = low.get("seed", low.get("seeds")), low.get("arch")
+    project = tomllib.loads(Path(__file__).resolve().parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = {project["name"]: project["version"], "torch": torch.__version__}
+    values = name, caption, notebook or _running_notebook(shell), parameters, seed, arch, _weights_hash(arch), versions
+    return json.dumps(dict(zip(RECORD, values, strict=True)))
+
+
+def _plain(value):
+    """The value as JSON holds it, a path without its folders, which tell of the machine; TypeError names another kind."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise TypeError(type(value).__name__)
+
+
+def _settings(shell) -> dict:
+    """The CAPITALS of the running notebook that JSON can hold; those of more than 2,000 characters are data."""
+    settings = {}
+    for name, value in shell.user_ns.items() if shell else ():
+        with suppress(TypeError):
+            if name.isupper() and not name.startswith("_") and len(json.dumps(plain := _plain(value))) <= 2000:
+                settings[name] = plain
+    return settings
+
+
+def _running_notebook(shell) -> str | None:
+    """File name of the running notebook: the one here that has the running cell. That holds in every front end, as nbclient,
+    papermill and nbval tell no name; else (a cell not yet saved) what JupyterLab or VS Code say. None outside of notebooks."""
+    if not shell:
+        return None
+    told = Path(shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME") or "").name
+    cell, found = shell.history_manager.input_hist_raw[-1].strip(), []
+    for path in sorted(Path.cwd().glob("*.ipynb")):
+        with suppress(ValueError, KeyError, OSError):  # a damaged notebook beside this one
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            found += [path.name] * any("".join(part["source"]).strip() == cell for part in cells)
+    return told if told in found or not found and told.endswith(".ipynb") else min(found, key=len, default=None)
+
+
+def _weights_hash(arch) -> str | None:
+    """SHA-256 of the file with a network's weights: shipped, or in torch's cache; None where there is none."""
+    with suppress(ValueError, TypeError):
+        cache = Path(torch.hub.get_dir(), "checkpoints")
+        shipped = nst.DATA / "weights" / f"{arch}.pt"
+        files = [shipped] if shipped.exists() else [cache / Path(nst.models.get_model_weights(arch).DEFAULT.url).name,
+                                                    cache / f"{arch}_convolutions.pt"]
+        return next((_sha256(path, path.stat().st_mtime_ns) for path in files if path.exists()), None)
+
+
+@functools.cache
+def _sha256(path: Path, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- 6. Films ---------------------------------------------------------------------------------------------------------
 
 
 def animate(steps: Iterable[nst.Step | Tensor], path, *, rate: float = 12.0, hold: float = 1.5) -> Path:

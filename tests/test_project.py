@@ -3,12 +3,14 @@ import ast
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
 import nst_utils as nst
+from report import gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -60,6 +62,22 @@ def test_nothing_private_in_text_files():
         text = path.read_text(encoding="utf-8")
         text = re.sub(r'"image/(png|jpeg)": "[^"]*"', "", text)
         assert not private.search(text), (path.name, private.search(text).group())
+
+
+def test_the_gallery_is_complete_and_current():
+    for page, text in gallery(ROOT / "figures").items():
+        assert (ROOT / "figures" / page).read_text(encoding="utf-8") == text, f"report.gallery() says how {page} should read"
+    captions = {path.stem for path in (ROOT / "figures").glob("*.txt")}
+    shown = {path.stem for path in (ROOT / "figures").iterdir() if path.suffix in (".jpg", ".png") and ".print" not in path.name}
+    assert shown - captions <= {"quickstart_result", "playground_panel"}  # a picture alone, a photograph of the screen
+
+
+def test_the_citation_is_that_of_this_version():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
 
 
 def test_every_picture_that_a_page_shows_exists_and_shows_something():

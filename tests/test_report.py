@@ -1,11 +1,15 @@
+import hashlib
 import io
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
+import types
 import warnings
 import zlib
+from pathlib import Path
 
 import imageio.v3 as iio
 import matplotlib
@@ -26,6 +30,7 @@ from report import (  # noqa: E402
     animate,
     claim_table,
     export_figure,
+    figure_info,
     image_grid,
     image_of,
     image_strip,
@@ -178,8 +183,8 @@ def test_figure_is_no_wider_than_its_cells_on_screen():
 def test_export_writes_png_pdf_caption_and_gallery(tmp_path, picture):
     path = export_figure(image_grid([[picture]]), "one", "A caption.", folder=tmp_path)
     export_figure(plot_losses([{"content": 1.0, "style": 2.0}] * 2), "two", "Another.", folder=tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "one.jpg", "one.print.pdf", "one.print.png",
-                                                                 "one.txt", "two.pdf", "two.png", "two.txt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "figures.tex", "one.jpg", "one.print.pdf",
+                                                                 "one.print.png", "one.txt", "two.pdf", "two.png", "two.txt"]
     gallery = (tmp_path / "README.md").read_text()
     assert "one.jpg" in gallery and "A caption." in gallery and "two.png" in gallery
     assert nst.load_image(path).std() > 0
@@ -193,7 +198,7 @@ def test_export_is_byte_stable(tmp_path, picture, monkeypatch):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", seconds)  # another day
         export_figure(image_grid([[picture]], title="t"), "a", "c", folder=tmp_path / folder)
         export_figure(plot_losses(history), "b", "c", folder=tmp_path / folder)
-    for name in ("a.jpg", "a.print.png", "a.print.pdf", "a.txt", "b.png", "b.pdf", "b.txt", "README.md"):
+    for name in ("a.jpg", "a.print.png", "a.print.pdf", "a.txt", "b.png", "b.pdf", "b.txt", "README.md", "figures.tex"):
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes(), name
 
 
@@ -334,9 +339,9 @@ def test_any_name_that_the_system_allows(tmp_path, picture, name):
     path = export_figure(image_grid([[picture]]), name, "c", folder=tmp_path)
     assert path == tmp_path / f"{name}.print.png" and path.exists()
     suffixes = ".jpg", ".print.png", ".print.pdf", ".txt"
-    assert {file.name for file in tmp_path.iterdir()} == {"README.md", *(name + suffix for suffix in suffixes)}
+    assert {file.name for file in tmp_path.iterdir()} == {"README.md", "figures.tex", *(name + suffix for suffix in suffixes)}
     from urllib.parse import unquote
-    link = re.search(r"^!\[.*\]\((\S+)\)$", (tmp_path / "README.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    link = re.search(r'<img src="(\S+)"', (tmp_path / "README.md").read_text(encoding="utf-8"))[1]
     assert unquote(link) == f"{name}.jpg" and not re.search("[()<>\"# ]", link)
 
 
@@ -352,7 +357,7 @@ def test_files_are_renamed_when_pictures_become_a_plot(tmp_path, picture):
     kinds = {"a.png", "a.pdf"}, {"a.jpg", "a.print.png", "a.print.pdf"}
     for figure, kept in (plot, kinds[0]), (pictures, kinds[1]), (plot, kinds[0]):
         export_figure(figure, "a", "c", folder=tmp_path)
-        assert {path.name for path in tmp_path.iterdir()} == kept | {"a.txt", "README.md"}
+        assert {path.name for path in tmp_path.iterdir()} == kept | {"a.txt", "README.md", "figures.tex"}
 
 
 def test_the_light_copy_has_the_same_pixels_but_for_what_jpeg_loses(tmp_path):
@@ -410,6 +415,98 @@ def test_a_notebook_shows_figures_before_they_are_closed(tmp_path, picture, monk
 
 # ----------------------------------------------------------------------------------------------------------------
 # Films
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# How a figure was made
+
+
+@pytest.mark.parametrize("suffix", [".print.png", ".print.pdf", ".jpg"])
+def test_a_figure_says_how_it_was_made(tmp_path, picture, suffix):
+    export_figure(image_grid([[picture]]), "a", "Größe (5 \\times) and ×.", folder=tmp_path, notebook="05_layers.ipynb", seed=3,
+                  arch="vgg16_compact", layers=("relu1_1", "relu2_1"), photo=str(tmp_path / "me.jpg"), mask=None,
+                  rates={"Adam": 0.1})
+    info = figure_info(tmp_path / f"a{suffix}")
+    weights = hashlib.sha256((nst.DATA / "weights" / "vgg16_compact.pt").read_bytes()).hexdigest()
+    assert tuple(info) == report.RECORD and str(tmp_path) not in str(info)
+    assert info["parameters"] == {"seed": 3, "arch": "vgg16_compact", "layers": ["relu1_1", "relu2_1"], "photo": "me.jpg",
+                                  "mask": None, "rates": {"Adam": 0.1}}
+    assert info["caption"] == "Größe (5 \\times) and ×." and info["notebook"] == "05_layers.ipynb" and info["seed"] == 3
+    assert info["weights"] == weights and info["versions"]["torch"] == torch.__version__ and info["versions"]["nst-report"]
+
+
+def test_the_record_stands_where_each_format_keeps_such_things(tmp_path, picture):
+    from pypdf import PdfReader
+    export_figure(image_grid([[picture]]), "a", "A caption.", folder=tmp_path)
+    assert Image.open(tmp_path / "a.print.png").text["Description"] == "A caption."
+    assert PdfReader(tmp_path / "a.print.pdf").metadata.subject == "A caption."
+    assert Image.open(tmp_path / "a.print.png").text["Comment"].encode() == Image.open(tmp_path / "a.jpg").info["comment"]
+
+
+def test_a_notebook_need_not_say_what_it_is(tmp_path):
+    """Run as nbclient, nbval and papermill do, which tell a kernel nothing of the notebook."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    cells = ["SIZE, STYLES, ARCH, SEEDS = 32, ('swirls', 'mosaic'), 'vgg16_compact', (1, 2)\nDATA = object()",
+             "import report, torch\n_ = report.export_figure(report.image_grid([[torch.rand(1, 3, SIZE, SIZE)]]), 'a', 'c')"]
+    for name, parts in {"05_mine": cells, "05_mine-Copy1": cells, "06_other": cells[:1]}.items():
+        nbformat.write(nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, parts))), tmp_path / f"{name}.ipynb")
+    (tmp_path / "damaged.ipynb").write_text("{")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NST_FIGURES": str(tmp_path / "figures"),
+                                "JPY_SESSION_NAME": "the_one_that_started_this_one.ipynb"}
+    nbclient.NotebookClient(nbformat.read(tmp_path / "05_mine.ipynb", 4), resources={"metadata": {"path": str(tmp_path)}}
+                            ).execute(env=environment)
+    info = figure_info(tmp_path / "figures" / "a.jpg")
+    assert info["notebook"] == "05_mine.ipynb" and info["seed"] == [1, 2] and info["arch"] == "vgg16_compact"
+    assert info["parameters"] == {"SIZE": 32, "STYLES": ["swirls", "mosaic"], "ARCH": "vgg16_compact", "SEEDS": [1, 2]}
+    assert "[05_mine](../notebooks/05_mine.ipynb)" in (tmp_path / "figures" / "README.md").read_text()
+
+
+def test_a_cell_that_is_not_saved_has_the_name_that_the_front_end_tells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    shell = types.SimpleNamespace(user_ns={}, history_manager=types.SimpleNamespace(input_hist_raw=["", "x = 1"]))
+    assert report._running_notebook(shell) is None and report._running_notebook(None) is None
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "lab.ipynb"))
+    assert report._running_notebook(shell) == "lab.ipynb"
+    shell.user_ns["__vsc_ipynb_file__"] = str(tmp_path / "code.ipynb")
+    assert report._running_notebook(shell) == "code.ipynb"
+
+
+def test_parameters_of_another_kind_are_refused(tmp_path, picture):
+    with pytest.raises(ValueError, match="of figure 'a' are numbers, texts, lists and dicts of them, not Tensor"):
+        export_figure(image_grid([[picture]]), "a", "c", folder=tmp_path / "new", content=picture)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".pdf"])
+def test_a_file_that_tells_nothing(tmp_path, picture, suffix):
+    nst.to_pil(picture).save(tmp_path / f"a{suffix}")
+    with pytest.raises(ValueError, match=f"a{suffix} does not say how it was made: export_figure has not written it, or"):
+        figure_info(tmp_path / f"a{suffix}")
+    (tmp_path / f"a{suffix}").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=f"a{suffix} can't be read as a picture or a PDF: "):
+        figure_info(tmp_path / f"a{suffix}")
+    with pytest.raises(FileNotFoundError):
+        figure_info(tmp_path / f"b{suffix}")
+
+
+def test_figures_for_latex_compile(tmp_path):
+    """All committed ones, and a caption with everything that means something to TeX."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex (Debian: texlive-latex-base) is not installed, so that figures.tex can't be compiled")
+    from pypdf import PdfReader
+    figure = plot_losses([{"content": 1.0, "style": 2.0}] * 2)
+    export_figure(figure, "a_b", "50 % of $5 & #1 {x} a_b^2 ~ \\relax ü", folder=tmp_path)
+    committed = Path(__file__).resolve().parents[1] / "figures"
+    page = (r"\documentclass{article}\usepackage{graphicx}\begin{document}\graphicspath{{%s/}}\input{%s}\clearpage"
+            r"\graphicspath{{./}}\input{figures}Figure~\ref{fig:a_b}\end{document}")
+    (tmp_path / "paper.tex").write_text(page % (committed.as_posix(), (committed / "figures").as_posix()))
+    done = [subprocess.run(["pdflatex", "-interaction=batchmode", "-halt-on-error", "paper"], cwd=tmp_path, timeout=300,
+                           stdout=subprocess.DEVNULL).returncode for _ in range(2)]
+    log, number = (tmp_path / "paper.log").read_text(errors="replace"), len(list(committed.glob("*.txt"))) + 1
+    assert done == [0, 0] and "undefined" not in log, log[-2000:]
+    text = "\n".join(page.extract_text() for page in PdfReader(tmp_path / "paper.pdf").pages)
+    assert f"Figure {number}: 50 % of $5 & #1" in text and f"\nFigure {number}\n" in text
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".WEBP"])
