@@ -1,4 +1,5 @@
 """The runs behind the claims, at a size at which nothing is worth judging: that they run, and what they record."""
+import copy
 import csv
 import itertools
 import subprocess
@@ -182,6 +183,16 @@ def test_every_rule_has_a_sentence_and_a_recording(tmp_path):
     table = {row["id"]: row for row in csv.DictReader(open(nst.DATA / "measurements" / "claims.csv", encoding="utf-8"))}
     assert set(claims.RULES) <= set(table) and {name for name, _ in claims.RULES.values()} <= set(claims.RECORDINGS)
     assert claims.judged("VS3", folder=tmp_path) == []  # nothing recorded yet
+
+
+def test_four_units_are_enough_of_another_network_than_the_default(lab, tmp_path):
+    recording = claims.RECORDINGS["weights"]
+    found = [{"content_layer": "relu4_2", "style_weight": weight, "alexnet": 1 / weight} for weight in claims.WEIGHTS]
+    own = copy.copy(lab)
+    for arch, count, parts in (("vgg16_compact", 4, 0), ("vgg16_compact", 12, 1), ("vgg16", 3, 0), ("vgg16", 4, 1)):
+        own.arch = arch
+        list(record({"weights": Recording(recording.units[:count], lambda *_: iter(found))}, own, folder=tmp_path))
+        assert len(claims.judged("VS3", arch=arch, folder=tmp_path)) == parts
 
 
 def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(lab, tmp_path):
