@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 import inspect
+import pickle
 import platform
 import shutil
 import subprocess
@@ -179,6 +180,16 @@ def _elsewhere(waiting: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
             future.cancel()
 
 
+def _check_sendable(label, settings: Mapping) -> None:
+    """Refuse what another process can't be sent, a lambda say, before it fails there."""
+    for name, value in settings.items():
+        try:
+            pickle.dumps(value if callable(value) else None)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(f"The {name} of the cell {label!r} can't be sent to another process: define it with def, in a "
+                             f"module.") from error
+
+
 def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None = None, show_progress: bool = True,
           **common) -> dict[Any, nst.Step]:
     """Run `stylize` once for each cell and return label -> its last Step, under one progress bar over all of them.
@@ -202,6 +213,8 @@ def sweep(cells: Mapping[Any, Mapping], *, executor=None, together: int | None =
     for label, one in settings.items():
         if "show_progress" in one or not (isinstance(one.get("steps", 1), Integral) or len(one.get("sizes", ()))):
             raise ValueError(f"A cell has one number of steps unless it has sizes, and no bar of its own: {label!r} has.")
+        if context:
+            _check_sendable(label, one)
     steps = {label: sum(nst.step_counts(one.get("steps", DEFAULTS["steps"]), list(one.get("sizes", ())) or [None]))
              for label, one in settings.items()}
     made, results = dict.fromkeys(settings, 0), {}

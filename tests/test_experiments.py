@@ -119,6 +119,12 @@ def test_a_sweep_over_sizes_gives_what_stylize_gives(common):
         assert torch.equal(results[label].image, nst.stylize(**common | cell).image)
 
 
+def test_a_lambda_in_a_pool_of_processes_is_refused(common):
+    with (concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor,
+          pytest.raises(ValueError, match="The statistic of the cell 'own' can't be sent .* with def")):
+        sweep({"plain": {}, "own": {"statistic": lambda maps: maps.mean((2, 3))}}, executor=executor, **common)
+
+
 def test_a_pool_that_forks_is_refused(common):
     context = multiprocessing.get_context("fork")
     with (concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor,
