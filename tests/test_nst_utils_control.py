@@ -73,7 +73,8 @@ def test_a_style_is_asked_of_its_region_alone(picture, painting, network, halves
     image = picture.clone().requires_grad_(True)
     only_left = objective(picture, painting, network, masks=halves[:1])
     only_left(image)[1]["style"].sum().backward()
-    assert image.grad[..., :32].abs().max() > 0 and image.grad[..., 32:].abs().max() == 0
+    inside, edge, outside = (part.abs().mean() for part in image.grad.split([32, 4, 28], 3))
+    assert outside == 0 and edge < inside / 10  # a position at the edge of relu3_1 still sees a little of the other side
     other = picture.clone()
     other[..., 36:] = 0.5
     assert style_of(other, only_left) == style_of(picture, only_left) and style_of(other, both) != style_of(picture, both)
