@@ -585,8 +585,7 @@ class StyleObjective:
 
     def _describe(self, maps: Tensor, regions: Sequence[Tensor] = (), like: Tensor | None = None) -> Tensor:
         """The statistics of each region, (N, S, ...), or without any those of the whole maps, (N, 1, ...)."""
-        flat = maps.permute(0, 2, 3, 1).flatten(1, 2)  # as they lie in memory
-        parts = [flat[:, positions].transpose(1, 2)[..., None] for positions in regions] or [maps]
+        parts = [maps.permute(0, 2, 3, 1).flatten(1, 2)[:, inside].transpose(1, 2)[..., None] for inside in regions] or [maps]
         values = [self.statistic(part) for part in parts]
         for shape in (tuple(getattr(value, "shape", ())) for value in values):
             if shape[:1] != maps.shape[:1] or like is not None and shape[1:] != like.shape[2:]:

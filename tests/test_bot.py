@@ -80,6 +80,13 @@ def eventually(condition):
     return condition()
 
 
+def gets_a_picture(user, photo):
+    """One more photograph is painted, whatever was before."""
+    user.sends_photo(photo)
+    user.presses("Swirls", user.waits_for("Which style"))
+    user.waits_for("Another one?")
+
+
 def slowly(network, monkeypatch, seconds=0.5):
     """A network that takes its time."""
     stylize = network.stylize
@@ -323,9 +330,7 @@ def test_bad_files_are_refused_with_a_sentence_and_nothing_is_decoded(start, ada
         ada.sends_file(content)
     told = ada.waits_for(sentence)["text"]
     assert "0x" not in told and "Errno" not in told and not ada.pictures
-    ada.sends_photo(photo)
-    ada.presses("Swirls", ada.waits_for("Which style"))
-    ada.waits_for("Another one?")
+    gets_a_picture(ada, photo)
 
 
 def test_everything_else_gets_a_sentence(telegram, start, ada, photo):
@@ -476,9 +481,7 @@ def test_a_full_disk_keeps_no_answer_back(start, ada, photo, monkeypatch):
     ada.presses("Swirls")
     ada.waits_for(lambda message: message.get("text") == bot.SORRY)
     monkeypatch.undo()
-    ada.sends_photo(photo)
-    ada.presses("Swirls", ada.waits_for("Which style"))
-    ada.waits_for("Another one?")
+    gets_a_picture(ada, photo)
 
 
 # Once and only once
