@@ -21,7 +21,6 @@ import functools
 import inspect
 import math
 import os
-import pickle
 import runpy
 import sys
 import threading
@@ -214,10 +213,10 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": t
 def load_state(path: Path) -> dict:
     """A state dict from a file: tensors and plain containers only, never code. ValueError says what is wrong with a file."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no weights file at {path}.") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes torch raise anything
         reason = (str(error) or "it is empty").splitlines()[0]
         raise ValueError(f"{path} can't be read as weights (truncated, or no plain state dict): {reason}") from error
 
@@ -384,6 +383,8 @@ class FeatureExtractor(nn.Module):
         empty = {key: value.to("meta") for key, value in (*self.body.named_parameters(), *self.body.named_buffers())}
         image = torch.empty(1, 3, height, width, dtype=self.dtype, device="meta", requires_grad=True)
         maps = torch.func.functional_call(self.body, empty, (image.to(memory_format=torch.channels_last),))
+        if wrong := [layer for layer, feature in maps.items() if not isinstance(feature, Tensor) or feature.ndim != 4]:
+            raise ValueError(f"The layer {wrong[0]!r} of {self.arch} gives no maps (N, C, H, W).")
         return {layer: tuple(feature.shape[1:]) for layer, feature in maps.items()}
 
     def _accepts(self, side: int) -> bool:
@@ -464,7 +465,8 @@ def _distance(value: Tensor, target: Tensor, scale: str, divisor: float) -> Tens
 
 def total_variation(image: Tensor, *, power: int = 2) -> Tensor:
     """Mean |difference of neighbours|^power, vertical plus horizontal, per picture (N,): 2 to optimise, 1 to measure noise."""
-    return sum(image.diff(dim=side).abs().pow(power).flatten(1).mean(1) for side in (-2, -1))
+    steps = (image.diff(dim=side).abs().pow(power).flatten(1) for side in (-2, -1))
+    return sum(values.sum(1) / max(1, values.shape[1]) for values in steps)  # one pixel wide: no steps, 0
 
 
 # --- 4. Objective and optimisation ------------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ def _pixels(picture: Image.Image) -> torch.Tensor:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return torch.from_numpy(np.array(_in_srgb(picture, profile))).permute(2, 0, 1)[None].contiguous().float() / 255
+    numbers = torch.from_numpy(np.array(_in_srgb(picture, profile)))
+    return numbers.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255)  # 12 bytes a pixel
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:

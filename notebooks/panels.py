@@ -331,13 +331,13 @@ class SteerPanel(Panel):
             picture = nst.load_image(bytes(file["content"]))
         except ValueError as error:  # with the name of the file, without the address of its bytes
             raise ValueError(str(error).partition(": cannot identify")[0].replace("these bytes", file["name"])) from error
-        self.message.value = f"{html.escape(file['name'])} is in use from the next step on."
         if name == "style":
             options, menu = self.options["style"], self.controls["style"]
             options[file["name"]] = picture
             menu.options = list(options)
             menu.value = file["name"]
         self.obey(**{name: picture})  # the menu does not stir if a file of this name was there before
+        self.message.value = f"{html.escape(file['name'])} is in use from the next step on."
 
     def obey(self, **settings) -> None:
         """`LiveRun.configure`; another network comes with its own layers."""

@@ -5,6 +5,7 @@ import re
 import tempfile
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 # notebooks that run as tests export their figures into a folder of their own, not over the committed ones
 os.environ.setdefault("NST_FIGURES", tempfile.mkdtemp(prefix="nst-figures-"))
@@ -37,6 +38,23 @@ def pytest_collection_modifyitems(items):
 def half(size: int) -> int:
     """Half of a number of pixels, or a little less: a multiple of 32, and of at least 64, which every network here takes."""
     return max(64, size // 2 // 32 * 32)
+
+
+@pytest.fixture
+def reliability():
+    """A function of what was tried, on how many, and what came of it: the README's table of reliability says the same. With
+    NST_WRITE in the environment that line of the table is written instead."""
+    readme = Path(__file__).resolve().parents[1] / "README.md"
+
+    def say(what, *cells):
+        text = readme.read_text(encoding="utf-8")
+        before, line = re.search(rf"(?m)^\| {re.escape(what)} \|.*$", text), f"| {' | '.join([what, *cells])} |"
+        assert before, f"The README's table of reliability has no line {what!r}."
+        if os.environ.get("NST_WRITE"):
+            readme.write_text(text.replace(before[0], line), encoding="utf-8", newline="\n")
+        else:
+            assert before[0] == line
+    return say
 
 
 @pytest.fixture

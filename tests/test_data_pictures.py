@@ -1,6 +1,12 @@
 """What people bring as pictures: profiles, broken rotation, other formats, arrays; and what is written."""
+import html
 import io
 import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +14,8 @@ import torch
 from PIL import Image, ImageCms
 
 import nst_utils as nst
+import panels
+import training
 
 RED = Image.new("RGB", (4, 3), (255, 0, 0))
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -135,7 +143,7 @@ def test_names_that_people_give(tmp_path, name):
 
 def corpus(folder):
     """Files of every format cut at every tenth, with single bits of their first bytes turned over, with the suffix of another
-    format, in unusual modes, turned, animated, empty: (path, whether it is whole)."""
+    format, in unusual modes, turned, animated, empty, or far larger than they look: (path, whether it is whole)."""
     noise = Image.effect_noise((32, 24), 60).convert("RGB")
     formats, number = ("png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm"), 0
     for suffix in formats:
@@ -162,17 +170,75 @@ def corpus(folder):
         exif[0x0112] = turn
         noise.save(folder / f"turn {turn}.jpg", exif=exif)
         yield folder / f"turn {turn}.jpg", True
+    for suffix in ("gif", "png", "webp", "tiff"):
+        noise.save(folder / f"film {suffix}.{suffix}", save_all=True, append_images=[noise.rotate(90), noise.rotate(180)])
+        yield folder / f"film {suffix}.{suffix}", True
+    for name, content in bombs():
+        (folder / name).write_bytes(content)
+        yield folder / name, False
 
 
-def test_bad_pictures_are_read_or_named(tmp_path):
-    tried = read = 0
-    for path, sound in corpus(tmp_path):
-        tried += 1
+def bombs():
+    """Small files that claim, or unpack to, far more than fits: (name, bytes)."""
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))  # noqa: E731
+    head = lambda width, height: b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))  # noqa: E731
+    zeros = zlib.compress(bytes(10**8), 9)  # a hundred megabytes in a hundred kilobytes
+    yield "wide bomb.png", head(60_000, 60_000) + chunk(b"IDAT", zeros) + chunk(b"IEND", b"")
+    yield "long bomb.png", head(1, 2**31 - 1) + chunk(b"IDAT", zeros) + chunk(b"IEND", b"")
+    yield "unpacked bomb.png", head(32, 24) + chunk(b"zTXt", b"a\0\0" + zeros) + chunk(b"IDAT", zeros[:99]) + chunk(b"IEND", b"")
+    yield "bomb.gif", b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(3) + b",\0\0\0\0" + struct.pack("<HH", 65535, 65535) + bytes(9)
+    yield "bomb.bmp", b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    yield "bomb.ppm", b"P6 99999 99999 255 " + bytes(99)
+
+
+def peak_memory():
+    """The most bytes that this process has ever had in memory; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_bad_pictures_are_read_or_named(tmp_path, reliability):
+    files, read, before = list(corpus(tmp_path)), 0, peak_memory()
+    for path, sound in files:
+        started = time.monotonic()
         try:
-            image = nst.load_image(path)
+            low, high = nst.load_image(path).aminmax()  # NaN if any is
+            assert 0 <= low and high <= 1, path
+            read += 1
         except ValueError as error:
             assert not sound and str(path) in str(error) and "\n" not in str(error), path
-        else:
-            read += 1
-            assert image.shape[:2] == (1, 3) and image.isfinite().all() and 0 <= image.min() and image.max() <= 1, path
-    assert tried >= 300 and read >= 100
+        assert time.monotonic() - started < 5, f"{path} hangs"
+    assert peak_memory() - before < 10**9
+    reliability("pictures cut off, damaged, misnamed, huge or odd", f"{len(files)} files",
+                f"{read} read, {len(files) - read} refused in a sentence that names the file")
+
+
+def test_bad_pictures_that_are_uploaded_or_trained_on(tmp_path, picture, painting):
+    panel = panels.steer(picture, painting, size=48)
+    refused = set()
+    for path, sound in corpus(tmp_path):
+        panel.message.value = ""
+        panel._try(panel._take, "style", {"name": path.name, "content": memoryview(path.read_bytes())})
+        assert html.escape(path.name) in panel.message.value, path
+        refused |= {path} if "can't be read" in panel.message.value or "too large" in panel.message.value else set()
+        assert not (sound and path in refused), panel.message.value
+    panel.close()
+    crops = training.PictureCrops(tmp_path, 24, 16)
+    files = set(crops.folders[0])
+    for number in range(len(crops.folders[0])):
+        assert crops[number].shape == (3, 16, 16)
+    assert refused & files and crops.skipped >= len(refused & files)
+
+
+@pytest.mark.parametrize("what", ["pictures", "weights and checkpoints"])
+def test_a_fuzzer_finds_no_other_error(tmp_path, what, reliability):
+    pytest.importorskip("atheris", reason="atheris, which has no build for this system, is not installed")
+    runs = 20_000 if what == "pictures" else 10_000
+    done = subprocess.run([sys.executable, Path(__file__).with_name("fuzz.py"), what, tmp_path, str(runs)],
+                          capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0 and f"Done {runs} runs" in done.stderr, done.stderr[-3000:]
+    reliability(f"{what}, changed by a fuzzer that sees which code they reach (atheris)", f"{runs:,} inputs",
+                "all read, or refused in one sentence")

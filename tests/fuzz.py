@@ -1,0 +1,56 @@
+"""fuzz.py KIND FOLDER RUNS: atheris feeds changed files to load_image or to the loading of weights and checkpoints, RUNS of them.
+
+KIND: "pictures" or "weights and checkpoints". Whatever raises anything else than ValueError ends it with a traceback, and the
+input is kept in FOLDER. Coverage guides it: what reaches new lines of Pillow, of torch's unpickler or of this project is changed
+further. The same seed tries the same inputs.
+"""
+import importlib
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import atheris
+
+kind, folder, runs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+root = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(root), str(root / "notebooks")]
+with atheris.instrument_imports(include=["PIL"]):  # before torchvision imports it unseen
+    from PIL import Image
+    Image.init()  # all its formats
+import torch
+
+import nst_utils as nst
+import training
+
+with atheris.instrument_imports(include=["torch._weights_only_unpickler"]):
+    importlib.reload(torch._weights_only_unpickler)
+
+decoded = nst.beside("pictures")["decoded"]
+
+
+def pictures(data: bytes) -> None:
+    with suppress(ValueError):
+        decoded(data)
+
+
+def weights(data: bytes) -> None:
+    path = folder / "input.pt"
+    path.write_bytes(data)
+    for read in (nst.load_state, lambda path: training.read_checkpoint(path, "an AdaIN")):
+        with suppress(ValueError):
+            read(path)
+
+
+if __name__ == "__main__":
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    if kind == "pictures":
+        for suffix in ("png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm"):
+            Image.effect_noise((8, 6), 60).convert("RGB").save(corpus / f"seed.{suffix}")
+    else:
+        for name, state in (("state", {"a": torch.ones(2)}), ("checkpoint", {"arch": "an AdaIN", "step": 1, "b": [1, {"c": "d"}]})):
+            torch.save(state, corpus / f"{name}.zip", pickle_protocol=2)
+            torch.save(state, corpus / f"{name}.old", _use_new_zipfile_serialization=False)
+    options = [f"-runs={runs}", "-seed=1", "-max_len=8192", "-timeout=5", "-rss_limit_mb=3000", f"-artifact_prefix={folder}/"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], pictures if kind == "pictures" else weights)
+    atheris.Fuzz()
