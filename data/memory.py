@@ -33,7 +33,8 @@ def step_memory(extractor: nst.FeatureExtractor, height: int, width: int) -> int
     """About how many bytes a step of L-BFGS takes at its peak for an image of height x width pixels: what autograd keeps, three
     float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
     kept, pixels = {}, 3 * height * width
-    keep = lambda tensor: kept.setdefault(tensor.untyped_storage()._cdata, tensor)  # noqa: E731
+    # detached: a map that the graph holds and that holds the graph would never be freed
+    keep = lambda tensor: kept.setdefault(tensor.untyped_storage()._cdata, tensor.detach())  # noqa: E731
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         largest = max(map(math.prod, extractor.shapes(height, width).values()))
     sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

@@ -4,6 +4,7 @@ nst_utils runs this file when the first picture is read or written; it is no par
 """
 import contextlib
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def opened(source, read):
     if isinstance(source, bytes | bytearray | memoryview):
         name, stream = "these bytes", io.BytesIO(bytes(source))
     else:
-        name, stream = str(source), source if hasattr(source, "read") else Path(source).expanduser()
+        name, stream = str(source), source if hasattr(source, "read") else Path(os.path.expanduser(source))  # "~$a.png" is a name
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(stream) as picture:  # _pixels has a limit of its own
             return read(picture)
@@ -132,4 +133,6 @@ def picture_of(numbers) -> torch.Tensor:
 
 def write(picture: Image.Image, path: Path) -> None:
     """Write an 8-bit RGB picture, with its profile and the resolution of its colours, in the format of the suffix."""
-    picture.save(path, icc_profile=PROFILE, **OPTIONS.get(path.suffix.lower(), {}))
+    stream, suffix = io.BytesIO(), path.suffix.lower()  # Pillow itself may not notice that its last write met a full disk
+    picture.save(stream, Image.registered_extensions()[suffix], icc_profile=PROFILE, **OPTIONS.get(suffix, {}))
+    path.write_bytes(stream.getbuffer())

@@ -98,7 +98,10 @@ def _settings(path: Path) -> set[str]:
 def _is_done(path: Path, target: Path, parameters: Mapping[str, object]) -> bool:
     if not target.exists():
         return False
-    done, sources = nbformat.read(target, 4), [cell.source for cell in nbformat.read(path, 4).cells]
+    try:
+        done, sources = nbformat.read(target, 4), [cell.source for cell in nbformat.read(path, 4).cells]
+    except ValueError:  # papermill was killed while it wrote
+        return False
     told = done.metadata.get("papermill", {})
     return bool(told.get("end_time")) and not told.get("exception") and told.get("parameters", {}) == json.loads(
         json.dumps(parameters)) and sources == [cell.source for cell in done.cells

@@ -98,7 +98,7 @@ class Waiting:
     """
 
     def __init__(self, folder: Path | str):
-        self.path = Path(folder).expanduser() / "waiting.json"
+        self.path = Path(os.path.expanduser(folder)) / "waiting.json"
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}

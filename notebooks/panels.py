@@ -26,6 +26,9 @@ from torch import Tensor
 import nst_utils as nst
 from report import FIGURES, export_figure, image_of, image_strip
 
+if int(widgets.__version__.partition(".")[0]) < 8:  # as in Colab
+    raise ImportError(f"The sliders need ipywidgets 8, not {widgets.__version__}: pip install 'ipywidgets>=8', then restart.")
+
 # --- The live run -----------------------------------------------------------------------------------------------------
 
 WEIGHTS = ("content_weight", "style_weight", "tv_weight", "range_weight", "style_layer_weights")  # change without a new run
@@ -216,10 +219,12 @@ class Panel(widgets.VBox):
         Panel.opened.append(self)
 
     def close(self) -> None:
-        """End whatever works behind the panel and take it off the page."""
+        """End whatever works behind the panel and take it off the page, with all that is in it."""
         if self in Panel.opened:
             Panel.opened.remove(self)
             self._end()
+        for part in _parts(self):
+            _close(part)
         super().close()
 
     def complain(self, error: Exception) -> None:
@@ -239,6 +244,18 @@ class Panel(widgets.VBox):
             action(*arguments)
         except Exception as error:
             self.complain(error)
+
+
+def _parts(widget: widgets.Widget) -> list[widgets.Widget]:
+    parts = (*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None))
+    return [part for part in parts if part is not None]
+
+
+def _close(widget: widgets.Widget) -> None:
+    """With all that is in it: ipywidgets keeps whatever is not closed, pictures and all."""
+    for part in _parts(widget):
+        _close(part)
+    widget.close()
 
 
 def _this_cell() -> tuple[str | None, str | None]:
@@ -317,6 +334,8 @@ class SteerPanel(Panel):
         self.draw()
 
     def _offer_layers(self, weights: Mapping[str, float]) -> None:
+        for slider in self.layers.children:
+            _close(slider)
         self.layers.children = [widgets.FloatSlider(weight, min=0, max=1, step=0.05, description=layer, **WIDE)
                                 for layer, weight in weights.items()]
         for slider in self.layers.children:
@@ -486,6 +505,6 @@ def frame_slider(steps: Iterable[nst.Step | Tensor]) -> Panel:
     image = widgets.Image(value=frames[0], format="jpeg", layout={"width": "420px"})
     slider = widgets.IntSlider(max=len(frames) - 1, description="frame")
     play = widgets.Play(max=len(frames) - 1, interval=80)
-    widgets.jslink((play, "value"), (slider, "value"))
+    link = widgets.jslink((play, "value"), (slider, "value"))
     slider.observe(lambda change: setattr(image, "value", frames[change.new]), "value")
-    return Panel([image, widgets.HBox([play, slider])], {"image": image, "frame": slider, "play": play})
+    return Panel([image, widgets.HBox([play, slider])], {"image": image, "frame": slider, "play": play}, link.close)

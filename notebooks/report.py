@@ -353,8 +353,11 @@ def _own_pixels(figure: Figure) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with nst.replacing(path) as temporary:
-        temporary.write_bytes(content)
+    try:
+        with nst.replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OSError(f"{error} The environment variable NST_FIGURES names another folder for figures.") from error
 
 
 def gallery(folder: Path | str = FIGURES) -> dict[str, str]:

@@ -57,9 +57,10 @@ def wasserstein(value: Tensor, target: Tensor) -> Tensor:
     spread, size = (matrix.diagonal(dim1=1, dim2=2).sum(1) for matrix in (covariance, wanted))
     with torch.no_grad():  # any R with R R^T = S' gives R^T S R the same eigenvalues
         floor = 1e-6 * size[:, None, None] / wanted.shape[1] + 1e-8  # a flat style has none but rounding, on which eigh gives up
-        values, vectors = torch.linalg.eigh(wanted + floor * torch.eye(wanted.shape[1]).to(wanted))
+        regular = wanted + floor * torch.eye(wanted.shape[1]).to(wanted)
+        values, vectors = (part.to(wanted) for part in torch.linalg.eigh(regular.cpu()))  # not all devices have eigenvalues
         factor = vectors * values.clamp_min(0).sqrt()[:, None]
-    values = torch.linalg.eigvalsh(factor.mT @ covariance @ factor)
+    values = torch.linalg.eigvalsh((factor.mT @ covariance @ factor).cpu()).to(value)
     # what is nearly 0 is rounding, where the positions are fewer than the channels; the derivative of its root would be huge
     there = values > 1e-6 * values[:, -1:].clamp_min(1e-12)
     common = torch.where(there, torch.where(there, values, 1).sqrt(), 0).sum(1)

@@ -1,5 +1,6 @@
 """Small pictures and networks that the tests share; nothing here needs a network connection."""
 import importlib.util
+import multiprocessing
 import os
 import re
 import tempfile
@@ -14,6 +15,11 @@ import pytest
 import torch
 
 import nst_utils as nst
+
+# children are forked from a process that has imported everything but computed nothing: quick, and no threads are torn apart
+CHILDREN = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+# what can't be found there is imported later
+CHILDREN.set_forkserver_preload(["nst_utils", "training", "experiments", "accelerate", "pytest"])
 
 NEEDS = {  # packages that no other notebook imports
     "20_survey.ipynb": ("filelock", "krippendorff", "pingouin"), "21_telegram_bot.ipynb": ("telegram", "aiolimiter")}

@@ -48,7 +48,8 @@ if __name__ == "__main__":
         for suffix in ("png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm"):
             Image.effect_noise((8, 6), 60).convert("RGB").save(corpus / f"seed.{suffix}")
     else:
-        for name, state in (("state", {"a": torch.ones(2)}), ("checkpoint", {"arch": "an AdaIN", "step": 1, "b": [1, {"c": "d"}]})):
+        checkpoint = {"arch": "an AdaIN", "step": 1, "weights": {"a": torch.ones(1)}, "optimizer": [1, {"b": "c"}]}
+        for name, state in (("state", {"a": torch.ones(2)}), ("checkpoint", checkpoint)):
             torch.save(state, corpus / f"{name}.zip", pickle_protocol=2)
             torch.save(state, corpus / f"{name}.old", _use_new_zipfile_serialization=False)
     options = [f"-runs={runs}", "-seed=1", "-max_len=8192", "-timeout=5", "-rss_limit_mb=3000", f"-artifact_prefix={folder}/"]

