@@ -247,7 +247,8 @@ def test_weights_over_bad_connections(server, fetch, tmp_path, monkeypatch, reli
         assert "\n" not in str(raised.value) and not kept(tmp_path / "hub"), fault
     loaded = [nst.load_network("squeezenet1_1").state_dict() for server.faults in ([], ["absent"])]  # again: offline
     assert all(torch.equal(state[key], value) for state in loaded for key, value in network.state_dict().items())
-    reliability("downloads that are refused, absent, cut off, altered, stalled or another page", f"{3 * len(FAULTS) + 3} attempts",
+    reliability("downloads that are refused, absent, cut off, altered, stalled or another page",
+                f"{3 * len(FAULTS) + 3} attempts",
                 "one sentence that says where to put the file, nothing half-kept; the next attempt succeeds")
 
 
