@@ -390,24 +390,31 @@ class Verdict:
     low: float  # the 95 % bootstrap interval of the median
     high: float
     count: int  # pairs
-    answer: str  # "holds", "fails" or "undecided"
+    answer: str  # "holds", "fails", "undecided", or "report" where nothing is asked
+    what: str = ""  # of what, where a claim has several such numbers
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.count}: {self.answer}"
+        what = f"{self.what} " if self.what else ""
+        return f"{what}{self.median:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.count}: {self.answer}"
 
 
-def verdict(values: Sequence[float], *, above: float | None = None, below: float | None = None, seed: int = 0) -> Verdict:
+def verdict(values: Sequence[float], *, above: float | None = None, below: float | None = None, what: str = "",
+            seed: int = 0) -> Verdict:
     """Judge one number per pair: a claim holds if the whole 95 % bootstrap interval of their median lies above (or below) what
-    is asked, fails if it lies wholly on the other side, and is undecided otherwise."""
-    if (above is None) == (below is None):
+    is asked, fails if it lies wholly on the other side, and is undecided otherwise. Where nothing is asked, it is reported."""
+    if above is not None and below is not None:
         raise ValueError("A claim asks for values above or below one threshold.")
     values, threshold = np.asarray(values, dtype=float), above if below is None else below
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"A verdict needs at least two finite numbers, not {values.tolist()}.")
     draws = np.random.default_rng(seed).choice(values, (10_000, len(values)))
     low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
-    holds, fails = (low > threshold, high <= threshold) if below is None else (high < threshold, low >= threshold)
-    return Verdict(float(np.median(values)), low, high, len(values), "holds" if holds else "fails" if fails else "undecided")
+    if threshold is None:
+        answer = "report"
+    else:
+        holds, fails = (low > threshold, high <= threshold) if below is None else (high < threshold, low >= threshold)
+        answer = "holds" if holds else "fails" if fails else "undecided"
+    return Verdict(float(np.median(values)), low, high, len(values), answer, what)
 
 
 # --- Recorded measurements --------------------------------------------------------------------------------------------

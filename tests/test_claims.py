@@ -158,6 +158,32 @@ def test_optimisers_are_judged_by_how_many_settings_lead_near_the_best():
     assert result.median == pytest.approx(2 / 3) and result.answer == "holds"
 
 
+def test_a_gram_loss_is_a_kernel_distance_and_average_pooling_touches_more(lab):
+    differences = [row["difference"] for row in claims.kernels(lab, claims.SIX[0])]
+    assert len(differences) == 5 and max(differences) < 1e-9
+    table = claims.Table([{"unit": "a"} | row for row in claims.gradients(lab, claims.SIX[0])])
+    maximum, average = (table.where(pooling=kind).per_unit("touched")[0] for kind in ("max", "avg"))
+    assert 0 < maximum < 0.3 and average > 2 * maximum
+
+
+def test_what_is_only_reported_has_numbers_and_no_verdict():
+    table = rows(lambda pair, name: {"needed": 50 + 10 * (name != "Gram matrix")},
+                 statistic=list(claims.style_statistics.STATISTICS))
+    parts = claims.RULES["PR9"][1](table)
+    assert len(parts) == 7 and claims.answer(parts) == "report"
+    assert str(parts[-1]) == "histograms 1.2 [1.2, 1.2], n = 6: report"
+
+
+def test_sizes_and_seeds_are_all_fine_or_the_claim_fails():
+    fine = rows(lambda pair, odd: {"fine": 1.0}, odd=["content", "style"])
+    assert answers("SO4", fine) == ["holds"]
+    fine.rows[3]["fine"] = 0.0
+    assert answers("SO4", fine) == ["fails"]
+    names = ["up to relu5_1, seeds", "the style's halves", "seed 0 again"]
+    assert answers("ZH6", rows(lambda pair, name: {"lpips": 0.5, "same": 1.0}, layers=names)) == ["holds", "holds"]
+    assert answers("ZH6", rows(lambda pair, name: {"lpips": 0.5, "same": float(pair > 0)}, layers=names)) == ["fails", "holds"]
+
+
 def test_a_stop_rule_keeps_the_loss_before_the_first_rise():
     def loss(pair, rate, step):  # the high rate jumps once and then ends lower
         return {"content": (10.0, 8.0, 9.0, 1.0)[step] if rate == 1 else (10.0, 7.0, 5.0, 4.0)[step]}

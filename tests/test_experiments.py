@@ -302,7 +302,7 @@ def test_the_bench_is_what_the_register_asks_for():
 @pytest.mark.parametrize("values, options, answer", [
     ([0.5, 0.6, 0.55, 0.58, 0.52], {"below": 0.9}, "holds"), ([0.5, 0.6, 0.55, 0.58, 0.52], {"above": 0.9}, "fails"),
     ([0.5, 1.6, 0.4, 1.5, 0.9], {"below": 0.9}, "undecided"), ([1, 1, 1, 1], {"above": 1}, "fails"),
-    ([1, 1, 1, 1], {"below": 1}, "fails")])
+    ([1, 1, 1, 1], {"below": 1}, "fails"), ([0.5, 1.6, 0.4], {}, "report")])
 def test_a_verdict_looks_at_the_whole_interval(values, options, answer):
     result = verdict(values, **options)
     assert result.answer == answer and result.low <= result.median <= result.high and result.count == len(values)
@@ -319,8 +319,8 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
 
 @pytest.mark.parametrize("values, options, message", [
     ([1.0], {"above": 0}, "at least two finite"), ([1.0, float("nan")], {"above": 0}, "at least two finite"),
-    ([1.0, 2.0], {}, "above or below one"), ([1.0, 2.0], {"above": 0, "below": 1}, "above or below one")])
-def test_a_verdict_without_numbers_or_threshold_is_refused(values, options, message):
+    ([1.0, 2.0], {"above": 0, "below": 1}, "above or below one")])
+def test_a_verdict_without_numbers_or_with_two_thresholds_is_refused(values, options, message):
     with pytest.raises(ValueError, match=message):
         verdict(values, **options)
 
