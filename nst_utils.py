@@ -541,7 +541,7 @@ class StyleObjective:
         beside("memory")["check_memory"](self.extractor, canvas, max(len(image) for image in (canvas, *styles)))
         for layer in layers:
             one_of("layer of the extractor", layer, self.extractor.layers)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(canvas.device.type, enabled=False):
             content_maps, *style_maps = ({} if image is None else self.extractor(image) for image in (content, *styles))
             self.content_targets = {layer: full(content_maps[layer]) for layer in self.content_layers}
             self.style_targets = {layer: torch.cat([self._describe(maps[layer]) for maps in style_maps], 1)
@@ -708,9 +708,10 @@ def _evaluate(objective, pixels: Tensor, mover, *, move: bool) -> list[list[dict
 
     def closure() -> Tensor:
         pixels.grad = None
-        totals, losses = objective(pixels)
-        total = totals.sum()
-        total.backward()
+        with torch.autocast(pixels.device.type, enabled=False):  # which would round Gram matrices
+            totals, losses = objective(pixels)
+            total = totals.sum()
+            total.backward()
         table = torch.stack([loss.detach().to(total).expand(len(pixels)) for loss in losses.values()], 1)
         terms.append([dict(zip(losses, row)) for row in table.tolist()])  # a GPU is waited for once, not once for each term
         return total
@@ -992,9 +993,10 @@ class AdaIN(nn.Module):
         content, *styles = (one.to(device) if isinstance(one, Tensor) and one.ndim == 3 else load_image(one).to(device)
                             for one in (content, *styles))
         shares = _shares(len(styles), weights, masks, content, self.stride)
-        maps = full(self.encoder(with_margin(content, self.stride))[self.layer])
-        wanted = [self.encoder(one)[self.layer] if one.ndim == 4 else one for one in styles]
-        target = sum(share * transform(maps, one) for share, one in zip(shares, wanted))
-        height, width = content.shape[-2:]
-        image = self.decode(maps + alpha * (target - maps))[..., MARGIN:MARGIN + height, MARGIN:MARGIN + width].clamp(0, 1)
+        with torch.autocast(device.type, enabled=False):
+            maps = full(self.encoder(with_margin(content, self.stride))[self.layer])
+            wanted = [self.encoder(one)[self.layer] if one.ndim == 4 else one for one in styles]
+            target = sum(share * transform(maps, one) for share, one in zip(shares, wanted))
+            height, width = content.shape[-2:]
+            image = self.decode(maps + alpha * (target - maps))[..., MARGIN:MARGIN + height, MARGIN:MARGIN + width].clamp(0, 1)
         return with_colours_of(image, content) if keep_colours else image

@@ -96,6 +96,13 @@ def test_alpha_goes_from_content_to_style(adain, picture, painting):
     assert 0 == distances[0] < distances[1] < distances[2]
 
 
+@pytest.mark.parametrize("transform", [nst.adain, nst.wct])
+def test_autocast_around_a_pass_changes_nothing(adain, picture, painting, transform):
+    expected = adain.stylize(picture, painting, transform=transform)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(adain.stylize(picture, painting, transform=transform), expected)
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_alpha_out_of_range_is_refused(adain, picture, painting, alpha):
     with pytest.raises(ValueError, match="alpha is between 0 and 1"):

@@ -307,7 +307,8 @@ def default_dtype():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, default_dtype, lambda: torch.device("meta")])
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, default_dtype, lambda: torch.device("meta"),
+                                    lambda: torch.autocast("cpu", torch.bfloat16)])
 def test_what_is_set_around_a_call_changes_nothing(picture, painting, around):
     options = dict(style=painting, size=44, steps=2, start="noise", precision="float32", show_progress=False,
                    device="cpu")
