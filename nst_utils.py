@@ -296,9 +296,8 @@ def _swap_pooling(body: nn.Module, pooling: str | None) -> list[str]:
     # a padded position counts as absent in an average: max pooling ignores it as well
     new = {"max": nn.MaxPool2d, "avg": functools.partial(nn.AvgPool2d, count_include_pad=False)}
     for name, pool in pools.items():
-        parent, _, child = name.rpartition(".")
         geometry = pool.kernel_size, pool.stride, pool.padding
-        setattr(body.get_submodule(parent), child, new[pooling](*geometry, ceil_mode=pool.ceil_mode))
+        body.set_submodule(name, new[pooling](*geometry, ceil_mode=pool.ceil_mode))
     return list(pools)
 
 
@@ -868,9 +867,8 @@ def adain(content: Tensor, style: Tensor) -> Tensor:
     """Content maps (N, C, H, W) in float32 with the mean and deviation that each channel has in the style, which is maps
     (N, C, H', W') or their `mean_std` (N, 2, C); Huang & Belongie eq. 8."""
     wanted, own = (mean_std(style) if style.ndim == 4 else style), mean_std(content)
-    scale = wanted[:, 1] / own[:, 1]
-    shift = wanted[:, 0] - own[:, 0] * scale
-    return full(content) * scale[..., None, None] + shift[..., None, None]
+    scale = (wanted[:, 1] / own[:, 1])[..., None, None]
+    return (full(content) - own[:, 0, :, None, None]) * scale + wanted[:, 0, :, None, None]
 
 
 def wct(content: Tensor, style: Tensor, *, floor: float = 1e-5) -> Tensor:
