@@ -427,9 +427,8 @@ def gram(features: Tensor) -> Tensor:
 def mean_std(features: Tensor) -> Tensor:
     """Mean and standard deviation over positions, (N, 2, C), of feature maps (N, C, H, W); Huang & Belongie eq. 5-6."""
     flat = full(features).permute(0, 2, 3, 1).flatten(1, 2)  # positions first, as a channels_last map lies in memory
-    mean = flat.mean(1, keepdim=True)
-    deviation = ((flat - mean).square().mean(1) + 1e-5).sqrt()  # 1e-5: finite gradient where constant
-    return torch.stack([mean.squeeze(1), deviation], dim=1)
+    variance, mean = torch.var_mean(flat, 1, correction=0)
+    return torch.stack([mean, (variance + 1e-5).sqrt()], 1)  # 1e-5: finite gradient where constant
 
 
 # maps (N, C, H, W) in the network's precision -> (N, ...), compared by `style_loss`, or by the function's attribute `distance`
@@ -991,6 +990,7 @@ class AdaIN(nn.Module):
         content, *styles = (one.to(device) if isinstance(one, Tensor) and one.ndim == 3 else load_image(one).to(device)
                             for one in (content, *styles))
         shares = _shares(len(styles), weights, masks, content, self.stride)
+        beside("memory")["check_pass"](self, content)
         with torch.autocast(device.type, enabled=False):
             maps = full(self.encoder(with_margin(content, self.stride))[self.layer])
             wanted = [self.encoder(one)[self.layer] if one.ndim == 4 else one for one in styles]

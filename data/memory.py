@@ -3,7 +3,12 @@
 nst_utils runs this file when the first objective is made; it is no part of the two methods.
 """
 import bisect
+import functools
+import gc
 import math
+import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -41,12 +46,41 @@ def step_memory(extractor: nst.FeatureExtractor, height: int, width: int) -> int
     return sizes + 12 * largest + 4 * pixels * (2 * nst.lbfgs_history(pixels) + 10) + 350 * 2**20
 
 
+def pass_memory(network: nst.AdaIN, height: int, width: int) -> int:
+    """About how many bytes AdaIN takes at its peak for a content of height x width pixels: the encoder's maps, twice the largest
+    of the encoder and the decoder, and what Python and PyTorch take themselves."""
+    maps = [math.prod(shape) for shape in network.encoder.shapes(height, width).values()]
+    area, largest = height * width / network.stride**2, max(maps)
+    for module in network.decoder:
+        area *= 4 if isinstance(module, torch.nn.Upsample) else 1
+        largest = max(largest, area * getattr(module, "out_channels", 0))
+    return int((sum(maps) + 2 * largest) * network.encoder.dtype.itemsize) + 350 * 2**20
+
+
+def forget_last_error() -> None:
+    """A notebook keeps the last error, and with it all that was in its frames."""
+    traceback.clear_frames(getattr(sys, "last_traceback", None))
+    gc.collect()
+
+
 def check_memory(extractor: nst.FeatureExtractor, image: torch.Tensor, count: int) -> None:
     """Refuse so many pictures of that shape if their optimisation can't fit, and say which size can."""
-    (height, width), long, free = image.shape[-2:], max(image.shape[-2:]), available_memory(image.device)
-    need = lambda side: count * step_memory(  # noqa: E731
-        extractor, *(max(extractor.min_size, side * n // long) for n in (height, width)))
-    if min(height, width) >= extractor.min_size and need(long) > free:
+    _check(extractor, image, lambda height, width: count * step_memory(extractor, height, width))
+
+
+def check_pass(network: nst.AdaIN, content: torch.Tensor) -> None:
+    """Refuse a content of that shape if a pass of AdaIN can't fit, and say which size can."""
+    _check(network.encoder, content, functools.partial(pass_memory, network))
+
+
+def _check(extractor: nst.FeatureExtractor, image: torch.Tensor, bytes_for: Callable[[int, int], int]) -> None:
+    (height, width), long = image.shape[-2:], max(image.shape[-2:])
+    if min(height, width) < extractor.min_size or bytes_for(height, width) <= available_memory(image.device):
+        return  # or the network itself says what is too small
+    forget_last_error()
+    free = available_memory(image.device)
+    need = lambda side: bytes_for(*(max(extractor.min_size, side * n // long) for n in (height, width)))  # noqa: E731
+    if need(long) > free:
         largest = bisect.bisect_right(range(extractor.min_size, long), free, key=need) + extractor.min_size - 1
         raise ValueError(f"{width} x {height} pixels with {extractor.arch} take about {need(long) / 1e9:.1f} GB, but "
                          f"{free / 1e9:.1f} GB are free: the largest size that can fit is {largest} pixels on the long side.")

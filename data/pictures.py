@@ -41,13 +41,14 @@ def opened(source, read):
     Raises FileNotFoundError, or ValueError with one sentence that says what the file is and what would help.
     """
     if isinstance(source, Image.Image):
-        return read(source)
-    if isinstance(source, bytes | bytearray | memoryview):
+        name, stream = getattr(source, "filename", "") or "this picture", None
+    elif isinstance(source, bytes | bytearray | memoryview):
         name, stream = "these bytes", io.BytesIO(bytes(source))
     else:
         name, stream = str(source), source if hasattr(source, "read") else Path(os.path.expanduser(source))  # "~$a.png" is a name
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(stream) as picture:  # _pixels has a limit of its own
+        with (warnings.catch_warnings(action="ignore"),  # _pixels has a limit of its own
+              contextlib.nullcontext(source) if stream is None else Image.open(stream) as picture):
             return read(picture)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no picture at {name}.") from None
@@ -65,6 +66,8 @@ class TooLarge(ValueError):
 
 def _kind(stream) -> str:
     """What a file seems to be that is no picture, if that can be told."""
+    if stream is None:
+        return ""
     try:
         with contextlib.nullcontext(stream) if hasattr(stream, "read") else stream.open("rb") as file:
             file.seek(0)

@@ -100,6 +100,8 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path):
     path = saved(tmp_path, Image.new("1", (20000, 6000)), "large.png")
     with pytest.raises(ValueError, match="20000 x 6000 pixels"):
         nst.load_image(path, 64)
+    with pytest.raises(ValueError, match="this picture is too large to decode .20000 x 6000 pixels"):
+        nst.load_image(Image.new("1", (20000, 6000)), 64)
 
 
 def test_one_pixel_wide_pictures_load_and_stay_one_pixel_wide():

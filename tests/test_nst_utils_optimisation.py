@@ -1,6 +1,8 @@
 import contextlib
 import functools
 import math
+import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -406,6 +408,28 @@ def test_what_cannot_fit_is_said_before_it_starts(picture, painting, monkeypatch
     assert nst.stylize(picture, painting, size=size, steps=1, show_progress=False).image.shape[-1] == size
     with pytest.raises(ValueError, match="largest size"):
         nst.stylize(picture, painting, size=size + 4, steps=1, show_progress=False)
+
+
+def test_what_cannot_fit_into_one_pass_is_said_before_it_starts(picture, painting, monkeypatch):
+    network = nst.AdaIN(weights=None)
+    free(monkeypatch, MEMORY["pass_memory"](network, 48, 64))
+    network.stylize(picture, painting)  # exactly
+    with pytest.raises(ValueError, match=r"128 x 96 pixels with .* take about .*: the largest size that can fit is 64 pixels"):
+        network.stylize(nst.resize(picture, 128), painting)
+
+
+def test_what_the_last_error_of_a_notebook_holds_is_given_back(picture, painting, monkeypatch):
+    def fails():
+        image = torch.ones(1, 3, 48, 64)
+        held.append(weakref.ref(image))
+        raise RuntimeError("out of memory")
+    held = []
+    with pytest.raises(RuntimeError) as caught:
+        fails()
+    monkeypatch.setattr(sys, "last_traceback", caught.tb, raising=False)
+    monkeypatch.setitem(MEMORY["check_memory"].__globals__, "available_memory", lambda device: 0 if held[0]() is not None else math.inf)
+    nst.StyleObjective(picture, painting, weights=None)
+    assert held[0]() is None
 
 
 def test_a_batch_takes_the_memory_of_all_its_pictures(picture, painting, monkeypatch):
