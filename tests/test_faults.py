@@ -109,7 +109,6 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
 import nst_utils as nst, training
-from conftest import CHILDREN
 from experiments import Recording, record
 from report import animate, export_figure
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -427,7 +427,8 @@ def test_what_the_last_error_of_a_notebook_holds_is_given_back(picture, painting
     with pytest.raises(RuntimeError) as caught:
         fails()
     monkeypatch.setattr(sys, "last_traceback", caught.tb, raising=False)
-    monkeypatch.setitem(MEMORY["check_memory"].__globals__, "available_memory", lambda device: 0 if held[0]() is not None else math.inf)
+    monkeypatch.setitem(MEMORY["check_memory"].__globals__, "available_memory",
+                        lambda device: 0 if held[0]() is not None else math.inf)
     nst.StyleObjective(picture, painting, weights=None)
     assert held[0]() is None
 
