@@ -407,14 +407,21 @@ def verdict(values: Sequence[float], *, above: float | None = None, below: float
     values, threshold = np.asarray(values, dtype=float), above if below is None else below
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"A verdict needs at least two finite numbers, not {values.tolist()}.")
-    draws = np.random.default_rng(seed).choice(values, (10_000, len(values)))
-    low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
+    median, low, high = median_interval(values, seed=seed).tolist()
     if threshold is None:
         answer = "report"
     else:
         holds, fails = (low > threshold, high <= threshold) if below is None else (high < threshold, low >= threshold)
         answer = "holds" if holds else "fails" if fails else "undecided"
-    return Verdict(float(np.median(values)), low, high, len(values), answer, what)
+    return Verdict(median, low, high, len(values), answer, what)
+
+
+def median_interval(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """(3, ...): the median over the first axis, the units of a bench, and the ends of its 95 % bootstrap interval."""
+    values = np.asarray(values, dtype=float)
+    chosen = np.random.default_rng(seed).integers(len(values), size=(10_000, len(values)))
+    low, high = np.percentile(np.median(values[chosen], axis=1), (2.5, 97.5), axis=0)
+    return np.stack([np.median(values, axis=0), low, high])
 
 
 # --- Recorded measurements --------------------------------------------------------------------------------------------

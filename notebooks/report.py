@@ -239,6 +239,37 @@ def plot_losses(histories: Mapping[str, Sequence[Mapping[str, float]]] | Sequenc
     return figure
 
 
+def plot_bench(axis, labels: Sequence, values: np.ndarray, interval: np.ndarray, *, color: str = "C0", name: str = "") -> None:
+    """Draw what was measured of the pairs of a bench, (pairs, conditions), over the conditions: a thin line for each pair, and
+    the median with its interval (3, conditions), see `experiments.median_interval`."""
+    places, (median, low, high) = np.arange(len(labels)), interval
+    for row in values:
+        axis.plot(places, row, color=color, linewidth=0.6, alpha=0.35)
+    axis.errorbar(places, median, [median - low, high - median], color=color, marker="o", markersize=4, capsize=3, linewidth=1.8,
+                  label=name or None)
+    axis.set_xticks(places, [str(label) for label in labels])
+    axis.grid(alpha=0.3)
+
+
+def verdict_table(rows: Sequence[Mapping[str, str]]):
+    """A Markdown table of what `claims.verdicts` says: whose sentence, and for each network what was measured and the verdict."""
+    from IPython.display import Markdown
+    networks = [key.removesuffix(" verdict") for key in rows[0] if key.endswith(" verdict")]
+    lines = [["id", "who says so", "sentence", *networks], ["---"] * (3 + len(networks))]
+    for row in rows:
+        said = ((row[f"{network} verdict"], _markdown(row[network])) for network in networks)
+        found = [f"**{verdict}** {measured}" if verdict else measured for verdict, measured in said]
+        lines.append([row["id"], _markdown(row["who"]), _markdown(row["sentence"]), *found])
+    return Markdown("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
+
+def print_verdicts(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print the verdicts of a `verdict_table` without numbers: what a test of the notebook compares."""
+    for row in rows:
+        said = {key.removesuffix(" verdict"): value or "not recorded" for key, value in row.items() if key.endswith(" verdict")}
+        print(f"{row['id']:5s}", ", ".join(f"{network}: {verdict}" for network, verdict in said.items()))
+
+
 def claim_table(claims: Sequence[tuple[str, str, str, bool | None]]):
     """A Markdown table of (claim, who made it, what was measured, whether it holds), for the end of a notebook.
 

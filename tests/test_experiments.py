@@ -21,6 +21,7 @@ from experiments import (
     faint_noise,
     largest_batch,
     measurements,
+    median_interval,
     octaves,
     psnr,
     record,
@@ -307,6 +308,13 @@ def test_a_verdict_looks_at_the_whole_interval(values, options, answer):
     result = verdict(values, **options)
     assert result.answer == answer and result.low <= result.median <= result.high and result.count == len(values)
     assert str(result).endswith(answer) and verdict(values, **options) == result
+
+
+def test_the_intervals_of_several_conditions_are_those_of_each():
+    values = np.random.default_rng(3).normal(size=(12, 4))
+    together = median_interval(values)
+    assert together.shape == (3, 4) and (together[1] <= together[0]).all() and (together[0] <= together[2]).all()
+    assert all(np.array_equal(together[:, k], median_interval(values[:, k])) for k in range(4))
 
 
 def test_the_interval_of_a_median_covers_it_as_often_as_it_says():

@@ -107,6 +107,31 @@ def embedded(path):
 # Grids, strips, curves
 
 
+def test_what_a_bench_measured_is_drawn_with_its_interval_and_each_pair():
+    figure, axis = plt.subplots()
+    values = np.array([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0], [2.0, 5.0, 9.0]])
+    interval = np.array([[2.0, 3.0, 4.0], [1.0, 2.0, 3.0], [3.0, 5.0, 9.0]])
+    report.plot_bench(axis, ["a", "b", 3], values, interval, name="all")
+    lines = [line.get_ydata().tolist() for line in axis.lines]
+    assert values.tolist() == lines[:3] and [2.0, 3.0, 4.0] in lines[3:]
+    ends = [segment[:, 1].tolist() for segment in axis.containers[0].lines[2][0].get_segments()]
+    assert ends == [[1.0, 3.0], [2.0, 5.0], [3.0, 9.0]]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b", "3"]
+    plt.close(figure)
+
+
+ROWS = [{"id": "VS3", "who": "VS", "sentence": "more | style", "vgg16_compact": "0.5 [0.4, 0.6], n = 12: holds",
+         "vgg16_compact verdict": "holds", "vgg16": "not recorded", "vgg16 verdict": ""}]
+
+
+def test_verdicts_stand_in_a_table_and_are_printed_without_numbers(capsys):
+    table = report.verdict_table(ROWS).data.splitlines()
+    assert table[0] == "| id | who says so | sentence | vgg16_compact | vgg16 |" and table[1].count("---") == 5
+    assert table[2] == r"| VS3 | VS | more \| style | **holds** 0.5 \[0.4, 0.6\], n = 12: holds | not recorded |"
+    report.print_verdicts(ROWS)
+    assert capsys.readouterr().out == "VS3   vgg16_compact: holds, vgg16: not recorded\n"
+
+
 def test_grid_has_its_labels_and_pictures(picture, painting):
     figure = image_grid([[picture, painting], [painting, None]], row_labels=["a", "b"], col_labels=["1", "2"], title="t")
     assert [axis.get_title() for axis in figure.axes[:2]] == ["1", "2"]
