@@ -152,13 +152,13 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def save_image(image: Tensor, path) -> Path:
-    """Write an image to `path` (format by suffix, folders are made) and return the path; whole or not at all."""
+def save_image(image: Tensor, path, *, bits: int = 8) -> Path:
+    """Write an image to `path`, whole or not at all, and return the path; format by suffix, of 16 bits only TIFF and PNG."""
     picture, path = to_pil(image), Path(os.path.expanduser(path))
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{path.name} needs the suffix of an image format, such as .png or .jpg.")
     with replacing(path) as temporary:
-        beside("pictures")["write"](picture, temporary)
+        beside("pictures")["write"](picture if one_of("bits", bits, (8, 16)) == 8 else image, temporary)
     return path
 
 

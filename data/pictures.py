@@ -5,7 +5,9 @@ nst_utils runs this file when the first picture is read or written; it is no par
 import contextlib
 import io
 import os
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -134,8 +136,32 @@ def picture_of(numbers) -> torch.Tensor:
     return maps.expand(3, -1, -1)[None]
 
 
-def write(picture: Image.Image, path: Path) -> None:
-    """Write an 8-bit RGB picture, with its profile and the resolution of its colours, in the format of the suffix."""
+def write(picture: Image.Image | torch.Tensor, path: Path) -> None:
+    """Write an 8-bit RGB picture, or a tensor (1, 3, H, W) in [0, 1] with 16 bits for each number, with its profile and the
+    resolution of its colours, in the format of the suffix."""
     stream, suffix = io.BytesIO(), path.suffix.lower()  # Pillow itself may not notice that its last write met a full disk
-    picture.save(stream, Image.registered_extensions()[suffix], icc_profile=PROFILE, **OPTIONS.get(suffix, {}))
+    if isinstance(picture, torch.Tensor):
+        _save_deep(picture, stream, suffix)
+    else:
+        picture.save(stream, Image.registered_extensions()[suffix], icc_profile=PROFILE, **OPTIONS.get(suffix, {}))
     path.write_bytes(stream.getbuffer())
+
+
+def _save_deep(image: torch.Tensor, stream: io.BytesIO, suffix: str) -> None:
+    """Write 16 bits for each number, which Pillow can't."""
+    numbers = (image[0] if image.ndim == 4 else image).detach().cpu().double().clamp(0, 1).mul(65535).round()
+    numbers = numbers.permute(1, 2, 0).numpy().astype(np.uint16)
+    if suffix in (".tif", ".tiff"):
+        import tifffile
+        tifffile.imwrite(stream, numbers, photometric="rgb", iccprofile=PROFILE, metadata=None, compression=None)
+    elif suffix == ".png":
+        chunk = lambda kind, data: (struct.pack(">I", len(data)) + kind + data  # noqa: E731
+                                    + struct.pack(">I", zlib.crc32(kind + data)))
+        height, width = numbers.shape[:2]
+        rows = np.pad(numbers.astype(">u2").reshape(height, -1).view(np.uint8), ((0, 0), (1, 0)))  # begin with their filter, 0
+        for part in (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+                     chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(PROFILE)), chunk(b"IDAT", zlib.compress(rows.tobytes())),
+                     chunk(b"IEND", b"")):
+            stream.write(part)
+    else:
+        raise ValueError(f"16 bits are for .tiff and .png, not for {suffix}.")

@@ -136,6 +136,35 @@ def test_what_is_written_keeps_fine_colours_and_says_srgb(tmp_path, suffix, erro
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
+def test_sixteen_bits_hold_what_eight_would_round(tmp_path, suffix):
+    ramp = torch.linspace(0, 1, 3 * 40 * 50, dtype=torch.float64).view(1, 3, 40, 50)
+    path = nst.save_image(ramp, tmp_path / f"a{suffix}", bits=16)
+    content = path.read_bytes()
+    if suffix == ".png":
+        at = content.index(b"IDAT")
+        length, = struct.unpack_from(">I", content, at - 4)
+        rows = np.frombuffer(zlib.decompress(content[at + 4:at + 4 + length]), np.uint8).reshape(40, -1)
+        assert not rows[:, 0].any()
+        numbers = rows[:, 1:].copy().view(">u2").reshape(40, 50, 3)
+        profile = Image.open(path).info["icc_profile"]
+    else:
+        tifffile = pytest.importorskip("tifffile")
+        numbers, profile = tifffile.imread(path), tifffile.TiffFile(path).pages[0].iccprofile
+    wanted = (ramp[0].permute(1, 2, 0) * 65535).round().numpy()
+    assert np.array_equal(numbers, wanted) and len(np.unique(numbers)) == 6000
+    assert ImageCms.getProfileName(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    assert (nst.load_image(path) - ramp).abs().max() < 1 / 200  # as far as Pillow reads it
+
+
+def test_sixteen_bits_where_a_format_has_none(tmp_path):
+    with pytest.raises(ValueError, match="16 bits are for .tiff and .png, not for .jpg"):
+        nst.save_image(torch.rand(1, 3, 4, 5), tmp_path / "a.jpg", bits=16)
+    with pytest.raises(ValueError, match="bits is one of 8, 16, not 12"):
+        nst.save_image(torch.rand(1, 3, 4, 5), tmp_path / "a.png", bits=12)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["a" * 240 + ".png", "run.GIF", "run.JPG", "b c.png"])
 def test_names_that_people_give(tmp_path, name):
     assert nst.load_image(nst.save_image(torch.rand(1, 3, 4, 5), tmp_path / name)).shape == (1, 3, 4, 5)
