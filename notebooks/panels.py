@@ -20,6 +20,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
+import torch
 from IPython import get_ipython
 from torch import Tensor
 
@@ -441,18 +442,29 @@ def _loss_curves(history: Sequence[Mapping[str, float]]) -> str:
 
 
 def style_mix(content: Tensor, styles: Iterable[Tensor], *, network: nst.AdaIN | None = None) -> Callable[..., Tensor]:
-    """A function mix(alpha, weights, keep_colours, size) -> image (1, 3, H, W) of AdaIN; each style is encoded once, here.
+    """A function mix(alpha, weights, keep_colours, apart, size) -> image (1, 3, H, W) of AdaIN; each style is encoded once, here.
 
-    content, styles: images (1, 3, H, W). mix takes what `AdaIN.stylize` takes, and a long side in pixels for a preview.
+    content, styles: images (1, 3, H, W). mix takes what `AdaIN.stylize` takes, and a long side in pixels for a preview. apart:
+    styles stand side by side in `bands` as wide as their weights, instead of being mixed everywhere.
     """
     network = network or nst.AdaIN.pretrained()
     statistics = [network.statistics(style) for style in styles]
 
-    def mix(alpha: float = 1.0, weights: Sequence[float] | None = None, keep_colours: bool = False, size=None) -> Tensor:
+    def mix(alpha: float = 1.0, weights: Sequence[float] | None = None, keep_colours: bool = False, apart: bool = False,
+            size: int | None = None) -> Tensor:
         picture = nst.resize(content, min(size, max(content.shape[-2:])) if size else None)  # a preview is never larger
-        return network.stylize(picture, statistics, alpha=alpha, weights=weights, keep_colours=keep_colours)
+        where = {"masks": bands(weights, picture)} if apart and weights and sum(weights) > 0 else {"weights": weights}
+        return network.stylize(picture, statistics, alpha=alpha, keep_colours=keep_colours, **where)
 
     return mix
+
+
+def bands(weights: Sequence[float], image: Tensor, *, soft: float = 0.06) -> list[Tensor]:
+    """Masks (1, 1, H, W) from left to right, as wide as the weights, that pass into each other over a share of the width."""
+    ends = torch.tensor([0.0, *weights]).cumsum(0) / sum(weights)
+    place = torch.linspace(soft / 2, 1 - soft / 2, image.shape[-1]).expand(1, 1, *image.shape[-2:])
+    passed = [((place - end) / soft + 0.5).clamp(0, 1) for end in ends[1:-1]]
+    return [before - after for before, after in itertools.pairwise([torch.ones_like(place), *passed, torch.zeros_like(place)])]
 
 
 def adain_panel(content: Tensor, styles: Mapping[str, Tensor], *, preview: int = 160, network=None) -> MixPanel:
@@ -470,10 +482,11 @@ class MixPanel(Panel):
         self.styles = [widgets.FloatSlider(float(k == 0), min=0, max=1, step=0.02, description=name, **WIDE)
                        for k, name in enumerate(names)]
         self.keep_colours = widgets.Checkbox(description="keep the photograph's colours")
-        column = widgets.VBox([self.alpha, *self.styles, self.keep_colours], layout={"width": "420px"})
+        self.apart = widgets.Checkbox(description="styles side by side, as wide as their weights")
+        column = widgets.VBox([self.alpha, *self.styles, self.keep_colours, self.apart], layout={"width": "420px"})
         super().__init__([widgets.HBox([self.picture, column], layout=SIDE_BY_SIDE)],
-                         {"alpha": self.alpha} | dict(zip(names, self.styles)) | {"keep_colours": self.keep_colours},
-                         lambda: self._timer.cancel())
+                         {"alpha": self.alpha} | dict(zip(names, self.styles))
+                         | {"keep_colours": self.keep_colours, "apart": self.apart}, lambda: self._timer.cancel())
         for control in column.children:
             self._on_change(control, self.follow)
         self._try(self.finish)
@@ -481,7 +494,7 @@ class MixPanel(Panel):
     def numbers(self) -> dict[str, Any]:
         """What the controls say, as keywords of `mix`."""
         return {"alpha": self.alpha.value, "weights": [slider.value for slider in self.styles],
-                "keep_colours": self.keep_colours.value}
+                "keep_colours": self.keep_colours.value, "apart": self.apart.value}
 
     def follow(self, _=None) -> None:
         self._timer.cancel()

@@ -559,11 +559,26 @@ def test_the_mixer_shows_a_preview_at_once_and_the_whole_picture_at_rest(mixer):
         mixer.controls["upside down"].value = k / 50
         assert size() == 32
     assert eventually(lambda: size() == 64)
-    assert mixer.numbers() == {"alpha": pytest.approx(0.02), "weights": [1, 0.98, 0], "keep_colours": False}
+    assert mixer.numbers() == {"alpha": pytest.approx(0.02), "weights": [1, 0.98, 0], "keep_colours": False,
+                               "apart": False}
     assert bytes(mixer.picture.value) == panels._jpeg(mixer.mix(**mixer.numbers())) != before
     mixer.controls["keep_colours"].value = True
     assert mixer.numbers()["keep_colours"] is True
     assert eventually(lambda: bytes(mixer.picture.value) == panels._jpeg(mixer.mix(**mixer.numbers())))
+
+
+def test_styles_stand_side_by_side_as_wide_as_their_weights(mixer, picture):
+    masks = panels.bands([1, 3, 0], picture)
+    assert [mask.shape for mask in masks] == [(1, 1, 48, 64)] * 3 and torch.allclose(sum(masks), torch.ones(1, 1, 48, 64))
+    assert [round(mask.mean().item(), 2) for mask in masks] == [0.24, 0.76, 0]  # a little less at the edge
+    mixer.controls["apart"].value = True
+    mixer.controls["upside down"].value = 0.5
+    apart = mixer.mix(**mixer.numbers())
+    left, right = (mixer.network.stylize(picture, one) for one in mixer.pictures[:2])
+    near = lambda one: torch.allclose(apart[..., :16], one[..., :16], atol=0.05)  # noqa: E731
+    assert near(left) and not near(right)
+    mixer.controls["stripes"].value = mixer.controls["upside down"].value = 0
+    assert "not all 0" in mixer.message.value
 
 
 def test_the_mixer_shows_errors(mixer):
