@@ -537,8 +537,9 @@ def test_a_family_learns_from_the_same_teacher_and_can_be_kept(arch, wide, crops
     path = training.save_weights(student.body, tmp_path / "family.pt")
     assert path.stat().st_size < 4_000_000
     read = nst.FeatureExtractor(training.family(arch, weights=path), training.FAMILIES[arch], precision="float32")
+    student.body.half().float()  # as it was kept
     for layer, maps in read(picture).items():
-        close(maps, student(picture)[layer], 0.02)
+        close(maps, student(picture)[layer])
 
 
 def test_batch_normalisations_start_from_pictures_and_stay_constant(crops):
