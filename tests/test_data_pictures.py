@@ -62,7 +62,7 @@ def test_display_p3_arrives_in_srgb():
     assert max(abs(a - b) for a, b in zip(pixel, (213, 115, 42))) <= 1
 
 
-@pytest.mark.parametrize("profile", [b"no profile", SRGB.tobytes()[:90]])
+@pytest.mark.parametrize("profile", [b"no profile", SRGB.tobytes()[:90]], ids=["none", "cut off"])  # the second has a date
 def test_a_profile_that_can_t_be_read_is_left_out(profile):
     assert loaded(RED, "png", icc_profile=profile) == [255, 0, 0]
 
