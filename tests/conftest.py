@@ -11,10 +11,6 @@ from pathlib import Path
 # notebooks that run as tests export their figures into a folder of their own, not over the committed ones
 os.environ.setdefault("NST_FIGURES", tempfile.mkdtemp(prefix="nst-figures-"))
 
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # tests in several processes share the cores; kernels of notebooks inherit this
-    shares = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
-    os.environ.setdefault("OMP_NUM_THREADS", str(shares))
-
 import pytest
 import torch
 
