@@ -147,6 +147,10 @@ def write(picture: Image.Image | torch.Tensor, path: Path) -> None:
     path.write_bytes(stream.getbuffer())
 
 
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def _save_deep(image: torch.Tensor, stream: io.BytesIO, suffix: str) -> None:
     """Write 16 bits for each number, which Pillow can't."""
     numbers = (image[0] if image.ndim == 4 else image).detach().cpu().double().clamp(0, 1).mul(65535).round()
@@ -155,13 +159,10 @@ def _save_deep(image: torch.Tensor, stream: io.BytesIO, suffix: str) -> None:
         import tifffile
         tifffile.imwrite(stream, numbers, photometric="rgb", iccprofile=PROFILE, metadata=None, compression=None)
     elif suffix == ".png":
-        chunk = lambda kind, data: (struct.pack(">I", len(data)) + kind + data  # noqa: E731
-                                    + struct.pack(">I", zlib.crc32(kind + data)))
         height, width = numbers.shape[:2]
         rows = np.pad(numbers.astype(">u2").reshape(height, -1).view(np.uint8), ((0, 0), (1, 0)))  # begin with their filter, 0
-        for part in (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
-                     chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(PROFILE)), chunk(b"IDAT", zlib.compress(rows.tobytes())),
-                     chunk(b"IEND", b"")):
-            stream.write(part)
+        chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+                  b"iCCP": b"sRGB\0\0" + zlib.compress(PROFILE), b"IDAT": zlib.compress(rows.tobytes()), b"IEND": b""}
+        stream.write(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks.items()))
     else:
         raise ValueError(f"16 bits are for .tiff and .png, not for {suffix}.")

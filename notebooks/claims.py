@@ -238,8 +238,8 @@ def statistics(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
 def kernels(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """At 256 positions of each style layer, in float64: the squared distance of two Gram matrices against the maximum mean
     discrepancy with the kernel (x.y)^2."""
-    images, names = _pictures(lab, *pair), {**lab.network, "precision": "float64"}
-    extractor, draw = nst.FeatureExtractor(**names), torch.Generator().manual_seed(0)
+    images, exact = _pictures(lab, *pair), {**lab.network, "precision": "float64"}
+    extractor, draw = nst.FeatureExtractor(**exact), torch.Generator().manual_seed(0)
     one, other = (extractor(image.cpu()) for image in images)
     for layer in nst.STYLE_LAYERS:
         x, y = (maps[layer].flatten(2)[..., torch.randint(maps[layer][0, 0].numel(), (256,), generator=draw)]

@@ -139,7 +139,9 @@ def read_checkpoint(path, arch: str) -> tuple[dict, str]:
         except ValueError as error:
             problems.append(str(error))
             continue
-        if state.get("arch") != arch or not {"step", "weights", "optimizer"} <= state.keys():
+        if state.get("arch") == arch and not {"step", "weights", "optimizer"} <= state.keys():
+            raise ValueError(f"{one} is no checkpoint of {arch}: step, weights or optimizer is missing.")
+        if state.get("arch") != arch:
             raise ValueError(f"{one} is no checkpoint of {arch}, but of {state.get('arch', 'something else')}.")
         return state, " ".join([*problems, f"Resumed at step {state['step']} from {one.name}."])
     if problems:

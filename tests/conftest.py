@@ -2,8 +2,11 @@
 import importlib.util
 import multiprocessing
 import os
+import random
 import re
+import signal
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,6 +23,20 @@ import nst_utils as nst
 CHILDREN = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
 # what can't be found there is imported later
 CHILDREN.set_forkserver_preload(["nst_utils", "training", "experiments", "accelerate", "pytest"])
+
+
+
+def kill_at_a_random_moment(target, arguments, within):
+    """Run target(*arguments, event) in a process until it has set the event, and at most so many seconds longer: kill -9."""
+    started = CHILDREN.Event()
+    child = CHILDREN.Process(target=target, args=(*arguments, started))
+    child.start()
+    assert started.wait(120)
+    time.sleep(random.uniform(0, within))
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, "it was done before it could be killed"
+
 
 NEEDS = {  # packages that no other notebook imports
     "20_survey.ipynb": ("filelock", "krippendorff", "pingouin"), "21_telegram_bot.ipynb": ("telegram", "aiolimiter")}

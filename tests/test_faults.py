@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
-from conftest import CHILDREN
+from conftest import kill_at_a_random_moment
 from test_fetch import SHAPES, archive_of, layers  # noqa: F401, a fixture
 
 import nst_utils as nst
@@ -33,7 +33,7 @@ UNITS = [(f"unit {number}", "x") for number in range(40)]
 def two_rows(lab, unit):
     for seed in (0, 1):
         time.sleep(0.005)
-        yield {"seed": seed, "value": hash(unit[0][5:]) % 1 + int(unit[0][5:]) + seed / 3}
+        yield {"seed": seed, "value": int(unit[0][5:]) + seed / 3}
 
 
 def record_until_killed(folder, started):
@@ -43,16 +43,9 @@ def record_until_killed(folder, started):
 
 @needs_kill
 def test_a_recording_that_is_killed_goes_on(tmp_path, reliability):
-    moments, kills = random.Random(), 8
+    kills = 8
     for _ in range(kills):
-        started = CHILDREN.Event()
-        child = CHILDREN.Process(target=record_until_killed, args=(tmp_path, started))
-        child.start()
-        assert started.wait(120)
-        time.sleep(moments.uniform(0, 0.06))
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL, "it was done before it could be killed"
+        kill_at_a_random_moment(record_until_killed, (tmp_path,), 0.06)
     done = [row["unit"] for row in measurements("X1", folder=tmp_path)]
     assert kills < len(done) < 2 * len(UNITS)
     record_until_killed(tmp_path, threading.Event())

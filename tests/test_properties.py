@@ -14,8 +14,6 @@ import style_statistics  # noqa: E402
 ARCHS = ("vgg16_compact", "vgg11", "vgg16", "alexnet", "resnet18", "googlenet", "densenet121", "squeezenet1_1",
          "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "regnet_y_400mf", "mnasnet0_5", "convnext_tiny")
 SEEDS = st.integers(0, 2**31)
-
-
 TRIED = []
 
 

@@ -3,17 +3,15 @@ import errno
 import itertools
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import CHILDREN
+from conftest import CHILDREN, kill_at_a_random_moment
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -128,16 +126,9 @@ def train_until_killed(folders, path, steps, workers, started):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_kill_9_at_random_moments_costs_nothing(folders, tmp_path, reliability):
-    path, steps, moments, kills = tmp_path / "checkpoint.pt", 80, random.Random(), (0, 0, 0, 0, 0, 0, 0, 1)
+    path, steps, kills = tmp_path / "checkpoint.pt", 80, (0, 0, 0, 0, 0, 0, 0, 1)
     for workers in kills:  # a worker notices only after seconds that its trainer is gone
-        started = CHILDREN.Event()
-        child = CHILDREN.Process(target=train_until_killed, args=(folders, path, steps, workers, started))
-        child.start()
-        assert started.wait(120)
-        time.sleep(moments.uniform(0, 0.25))
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL, "it was done before it could be killed"
+        kill_at_a_random_moment(train_until_killed, (folders, path, steps, workers), 0.25)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -175,6 +166,9 @@ def test_a_checkpoint_of_another_network_is_refused(folders, tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({"arch": "vgg19", "step": 5}, path)
     with pytest.raises(ValueError, match="no checkpoint of an AdaIN on vgg19_compact, but of vgg19"):
+        train(folders, checkpoint=path)
+    torch.save({"arch": "an AdaIN on vgg19_compact", "step": 5}, path)
+    with pytest.raises(ValueError, match="no checkpoint of an AdaIN on vgg19_compact: step, weights or optimizer is missing"):
         train(folders, checkpoint=path)
     training.save_weights(nst.AdaIN(precision="float32").decoder, path)
     with pytest.raises(ValueError, match="no checkpoint .*something else"):

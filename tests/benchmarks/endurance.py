@@ -1,6 +1,6 @@
 """endurance.py USE COUNT: the resident memory of this process in MiB while one of USES is done COUNT times, at ten marks, as CSV.
 
-With --all, everything as often as a long day asks for, into data/measurements/endurance.csv (an hour on two cores).
+With --all, everything as often as a long day asks for, into data/measurements/endurance.csv (a quarter of an hour on two cores).
 """
 import csv
 import gc
