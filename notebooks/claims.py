@@ -48,6 +48,8 @@ CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2"
                 "conv5_1")  # up to where the compact network ends; PR counts them from 0
 WEIGHTS, BETAS, RATIOS = (1.0, 10.0, 100.0, 1e3, 1e4), (1e2, 1e3, 1e4, 1e5, 1e6), (1e-5, 1e-4, 1e-3, 1e-2)
 COUNTS, FACTORS = (1, 2, 3, 4, 5), (0.1, 1.0, 10.0)
+SPOTS = (0, *dict.fromkeys(np.geomspace(1, 1000, 40).round().astype(int).tolist()))  # steps whose totals are kept
+LEVELS = (2.0, 1.5, 1.2, 1.1, 1.05)  # of the total, over the lowest
 RELUS = tuple(layer.replace("conv", "relu") for layer in CONVOLUTIONS)
 FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
@@ -60,12 +62,14 @@ def _pictures(lab: Lab, *names: str) -> list[Tensor]:
     return [nst.sample(name, lab.size) for name in names]
 
 
-def _rows(lab: Lab, runs: Mapping[tuple, Mapping[int, nst.Step]], content: Tensor | None, style: Tensor | None,
-          *names: str) -> Iterator[Row]:
-    """A row for every kept step of every run: the label of the run under `names`, evaluations, and what is judged of it."""
+def _rows(lab: Lab, runs: Mapping[tuple, Mapping[int, nst.Step]], content: Tensor | None, style: Tensor | None, *names: str,
+          shown: bool = False) -> Iterator[Row]:
+    """A row for every kept step of every run: the label of the run under `names`, evaluations, and what is judged of it; and the
+    picture itself if it is to be shown."""
     for label, steps in runs.items():
         for step in steps.values():
-            yield dict(zip(names, label)) | {"evaluations": step.evaluations} | lab.judged(step, content, style)
+            row = dict(zip(names, label)) | {"evaluations": step.evaluations} | lab.judged(step, content, style)
+            yield row | ({"picture": step.image.cpu()} if shown else {})
 
 
 def _last(steps: Mapping[int, nst.Step]) -> Tensor:
@@ -93,23 +97,22 @@ def starts(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
                "lpips": lab.judges["alexnet"].lpips(*images), "coarse lpips": lab.judges["alexnet"].lpips(*map(_coarse, images))}
 
 
-def curves(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
-    """Every total of a run from the photograph and of one from noise, for counting evaluations; some of the pictures judged."""
-    content, style = _pictures(lab, *pair)
-    cells = {"content": {"start": "content"}, "noise": {"start": "noise"}}
-    runs = lab.runs(cells, content=content, style=style, steps=400, marks=(25, 50, 100, 200))
-    for start, steps in runs.items():
-        for index, losses in enumerate(steps[max(steps)].history):
-            seen = lab.judged(steps[index], content, style) if index in steps else {}
-            yield {"start": start, "evaluations": index + 1} | seen | {"total": losses["total"]}
-
-
 def epochs(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
-    """A long run from noise and one from the photograph."""
+    """A long run from the photograph and one from noise: totals on the way, some of the pictures judged, and how many evaluations
+    it took to so many times the lower of the two last totals."""
     content, style = _pictures(lab, *pair)
-    cells = {(start,): {"start": start} for start in ("noise", "content")}
-    runs = lab.runs(cells, content=content, style=style, steps=1000, marks=(100, 200, 400, 600, 800))
-    yield from _rows(lab, runs, content, style, "start")
+    runs = lab.runs({start: {"start": start} for start in ("content", "noise")}, content=content, style=style, steps=1000,
+                    marks=(25, 50, 100, 200, 400, 600, 800))
+    totals = {start: [losses["total"] for losses in steps[max(steps)].history] for start, steps in runs.items()}
+    for start, steps in runs.items():
+        for index in sorted({*steps, *(spot for spot in SPOTS if spot < len(totals[start]))}):
+            seen = lab.judged(steps[index], content, style) if index in steps else {}
+            yield {"start": start, "evaluations": index + 1} | seen | {"total": totals[start][index]}
+    lowest = min(map(min, totals.values()))
+    for start, run in totals.items():
+        for level in LEVELS:
+            needed = next((count for count, total in enumerate(run, 1) if total <= level * lowest), math.inf)
+            yield {"start": start, "level": level, "needed": needed}
 
 
 # --- Weights and layers -----------------------------------------------------------------------------------------------
@@ -149,7 +152,7 @@ def grid_beta(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     cells = {(count, beta): {"style_layers": CONVOLUTIONS[:count], "style_weight": beta}
              for count in COUNTS for beta in BETAS}
     runs = lab.runs(cells, content=content, style=style, content_layers=["conv3_1"], scale="gatys", steps=150)
-    yield from _rows(lab, runs, content, style, "indices", "beta")
+    yield from _rows(lab, runs, content, style, "indices", "beta", shown=pair == SIX[0])
 
 
 def grid_ratio(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
@@ -160,7 +163,7 @@ def grid_ratio(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
                  for count in COUNTS for ratio in RATIOS}
         runs = lab.runs(cells, content=content, style=style, start="noise", scale="gatys", style_weight=1.0, pooling=pooling,
                         content_layers=["conv4_2"], steps=200)
-        yield from _rows(lab, runs, content, style, "pooling", "layers", "ratio")
+        yield from _rows(lab, runs, content, style, "pooling", "layers", "ratio", shown=pair == SIX[0])
 
 
 def pooling(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
@@ -315,7 +318,7 @@ ENOUGH = 4  # units of a recording with the real VGG-16
 RECORDINGS = {
     "optimisers": Recording(SIX, optimisers),
     "rates": Recording([(name, seed) for name in nst.PHOTOGRAPHS for seed in SEEDS], rates),
-    "starts": Recording(BENCH, starts), "curves": Recording(BENCH, curves), "epochs": Recording(BENCH, epochs),
+    "starts": Recording(BENCH, starts), "epochs": Recording(BENCH, epochs),
     "weights": Recording(BENCH, weights), "content_layers": Recording(BENCH, content_layers),
     "style_layers": Recording(BENCH, style_layers), "grid_beta": Recording(SIX, grid_beta),
     "grid_ratio": Recording(SIX, grid_ratio), "pooling": Recording(BENCH, pooling),
@@ -357,7 +360,7 @@ class Table:
         """Of each run the step with most evaluations; rows that are no steps are left out."""
         last = {}
         for row in self.rows:
-            run = tuple(value for key, value in row.items() if key not in NUMBERS | {"evaluations"})
+            run = tuple(value for key, value in row.items() if key not in NUMBERS | {"evaluations", "picture"})
             if row.get("evaluations", "") != "" and row["evaluations"] >= last.get(run, row)["evaluations"]:
                 last[run] = row
         return Table(list(last.values()))
@@ -374,18 +377,18 @@ def rule(claim: str, recording: str) -> Callable:
     return enter
 
 
-def steadily(series: np.ndarray, *, falls: bool, least: float = 0.9) -> Verdict:
+def steadily(series: np.ndarray, *, falls: bool, least: float = 0.9, what: str = "") -> Verdict:
     """Does a number fall (or grow) at each step? The share of units in which it does, judged against `least`."""
     steps = np.diff(series, axis=1)
-    return share_of((steps < 0 if falls else steps > 0).all(1), least)
+    return share_of((steps < 0 if falls else steps > 0).all(1), least, what=what)
 
 
-def share_of(flags: np.ndarray, least: float) -> Verdict:
+def share_of(flags: np.ndarray, least: float, *, what: str = "") -> Verdict:
     """Is something so in at least such a share of cases? Clopper and Pearson's 95 % interval of that share stands beside it."""
     count, hits = flags.size, int(flags.sum())
     low = beta_distribution.ppf(0.025, hits, count - hits + 1) if hits else 0.0
     high = beta_distribution.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0
-    return Verdict(hits / count, float(low), float(high), count, "holds" if hits >= least * count else "fails")
+    return Verdict(hits / count, float(low), float(high), count, "holds" if hits >= least * count else "fails", what)
 
 
 @rule("VS1", "starts")
@@ -393,19 +396,15 @@ def vs1(starts: Table) -> list[Verdict]:
     """The picture from noise against the one from the photograph: style distance, and LPIPS to the photograph."""
     end = starts.final()
     noise, content = (end.where(start=start) for start in ("noise", "content"))
-    return [verdict(noise.per_unit("alexnet") / content.per_unit("alexnet"), below=1.1),
-            verdict(noise.per_unit("lpips") - content.per_unit("lpips"), below=0.05)]
+    return [verdict(noise.per_unit("alexnet") / content.per_unit("alexnet"), below=1.1, what="style distance"),
+            verdict(noise.per_unit("lpips") - content.per_unit("lpips"), below=0.05, what="LPIPS")]
 
 
-@rule("VS2", "curves")
-def vs2(curves: Table) -> list[Verdict]:
-    ratios = []
-    for unit in curves.units():
-        totals = {start: [row["total"] for row in unit.where(start=start).rows] for start in ("noise", "content")}
-        goal = 1.1 * min(map(min, totals.values()))
-        needed = {start: next((k for k, total in enumerate(run, 1) if total <= goal), math.inf) for start, run in totals.items()}
-        ratios.append(min(needed["noise"] / needed["content"], 1e3))  # what never arrives counts as a thousand times as long
-    return [verdict(ratios, above=1.2), *vs1(curves)]  # "simply": the picture is the same
+@rule("VS2", "epochs")
+def vs2(epochs: Table) -> list[Verdict]:
+    needed = {start: epochs.where(start=start, level=1.1).per_unit("needed") for start in ("noise", "content")}
+    ratios = np.minimum(needed["noise"] / needed["content"], 1e3)  # what never arrives counts as a thousand times as long
+    return [verdict(ratios, above=1.2, what="evaluations"), *vs1(epochs)]  # "simply": the picture is the same
 
 
 @rule("VS3", "weights")
@@ -419,7 +418,8 @@ def vs4(content_layers: Table) -> list[Verdict]:
     seeds = Table([row for row in against if row["content_layer"] == "relu4_2 against relu4_2"])
     layers = Table([row for row in against if row["content_layer"] != "relu4_2 against relu4_2"])
     rough = content_layers.where(seed=0, content_layer=RELUS).series("roughness", "content_layer", RELUS)
-    return verdict(layers.per_unit("lpips") / seeds.per_unit("lpips"), above=2), verdict(rough.max(1) / rough.min(1), above=1.5)
+    return [verdict(layers.per_unit("lpips") / seeds.per_unit("lpips"), above=2, what="LPIPS"),
+            verdict(rough.max(1) / rough.min(1), above=1.5, what="total variation")]
 
 
 @rule("VS5", "content_layers")
@@ -444,8 +444,8 @@ def pr1(reconstructions: Table) -> list[Verdict]:
 @rule("PR2", "reconstructions")
 def pr2(reconstructions: Table) -> list[Verdict]:
     faint = reconstructions.final().where(contrast=0.2)
-    return [steadily(faint.series("psnr", "content_layer", CONVOLUTIONS[:6]), falls=True),
-            verdict(faint.where(content_layer=CONVOLUTIONS[5]).per_unit("coarse"), above=0.7)]
+    return [steadily(faint.series("psnr", "content_layer", CONVOLUTIONS[:6]), falls=True, what="falls in"),
+            verdict(faint.where(content_layer=CONVOLUTIONS[5]).per_unit("coarse"), above=0.7, what="correlation")]
 
 
 @rule("PR3", "textures")
@@ -461,13 +461,14 @@ def _grid(table: Table, column: str, down: tuple[str, Sequence], along: tuple[st
     return np.stack([table.where(**{down[0]: value}).series(column, *along) for value in down[1]], axis=1)
 
 
-def _more_style(grid: np.ndarray) -> Verdict:
-    return share_of(np.concatenate([(np.diff(grid, axis=axis) < 0).ravel() for axis in (1, 2)]), 0.9)
+def _more_style(grid: np.ndarray, what: str = "") -> Verdict:
+    return share_of(np.concatenate([(np.diff(grid, axis=axis) < 0).ravel() for axis in (1, 2)]), 0.9,
+                    what=what)
 
 
-def _swallowed(grid: np.ndarray) -> Verdict:
+def _swallowed(grid: np.ndarray, what: str = "") -> Verdict:
     count = min(grid.shape[1:])
-    return steadily(np.stack([grid[:, k, k] for k in range(count)], axis=1), falls=False)
+    return steadily(np.stack([grid[:, k, k] for k in range(count)], axis=1), falls=False, what=what)
 
 
 @rule("PR4", "grid_beta")
@@ -526,7 +527,8 @@ def zh5(textures: Table) -> list[Verdict]:
 def zh6(textures: Table) -> list[Verdict]:
     """The same seed gives the same bits, and seeds differ at least half as much as the two halves of the style do."""
     seeds, halves = (textures.where(layers=name).per_unit("lpips") for name in ("up to relu5_1, seeds", "the style's halves"))
-    return [share_of(textures.where(layers="seed 0 again").per_unit("same") == 1, 1.0), verdict(seeds / halves, above=0.5)]
+    return [share_of(textures.where(layers="seed 0 again").per_unit("same") == 1, 1.0, what="same seed"),
+            verdict(seeds / halves, above=0.5, what="seeds")]
 
 
 @rule("ZH7", "starts")
@@ -544,23 +546,24 @@ def zh7(starts: Table) -> list[Verdict]:
     return [verdict(differences, below=-2)]
 
 
-@rule("TC1", "curves")
-def tc1(curves: Table) -> list[Verdict]:
+@rule("TC1", "epochs")
+def tc1(epochs: Table) -> list[Verdict]:
     """By how much the picture from noise is further from the photograph, in LPIPS and in structural similarity."""
     def gap(column: str, evaluations: int) -> np.ndarray:
-        now = curves.where(evaluations=evaluations + 1)
+        now = epochs.where(evaluations=evaluations + 1)
         noise, content = (now.where(start=start).per_unit(column) for start in ("noise", "content"))
         return noise - content if column == "lpips" else content - noise
     return [part for column in ("lpips", "ssim")
-            for part in (verdict(gap(column, 25), above=0), verdict(gap(column, 200) - gap(column, 25), below=0))]
+            for part in (verdict(gap(column, 25), above=0, what=f"{column} at 25"),
+                         verdict(gap(column, 200) - gap(column, 25), below=0, what=f"{column} from 25 to 200"))]
 
 
 @rule("TC2", "pooling")
 def tc2(pooling: Table) -> list[Verdict]:
     end = pooling.final()
-    return tuple(verdict(end.where(start=start, pooling="avg").per_unit("roughness")
-                            / end.where(start=start, pooling="max").per_unit("roughness"), below=0.95)
-                    for start in ("content", "noise"))
+    return [verdict(end.where(start=start, pooling="avg").per_unit("roughness")
+                    / end.where(start=start, pooling="max").per_unit("roughness"), below=0.95, what=f"from {start}")
+            for start in ("content", "noise")]
 
 
 @rule("TC3", "grid_ratio")
@@ -569,13 +572,15 @@ def tc3(grid_ratio: Table) -> list[Verdict]:
     for kind in ("max", "avg"):
         place = ("layers", COUNTS), ("ratio", RATIOS[::-1])
         table = grid_ratio.where(pooling=kind)
-        parts += [_more_style(_grid(table, "alexnet", *place)), _swallowed(_grid(table, "lpips", *place))]
-    return tuple(parts)
+        parts += [_more_style(_grid(table, "alexnet", *place), f"style, {kind}"),
+                  _swallowed(_grid(table, "lpips", *place), f"content, {kind}")]
+    return parts
 
 
 @rule("TC4", "textures")
 def tc4(textures: Table) -> list[Verdict]:
-    return [steadily(textures.series("strokes", "layers", [f"up to {layer}" for layer in nst.STYLE_LAYERS]), falls=False)]
+    return [steadily(textures.series("strokes", "layers", [f"up to {layer}" for layer in nst.STYLE_LAYERS]), falls=False,
+                     what="strokes grow in")]
 
 
 @rule("TC5", "epochs")
@@ -593,14 +598,15 @@ def tc6(epochs: Table) -> list[Verdict]:
 @rule("G15a", "textures")
 def g15a(textures: Table) -> list[Verdict]:
     rough = textures.series("roughness", "layers", [f"up to {layer}" for layer in nst.STYLE_LAYERS])
-    return [*tc4(textures), steadily(rough, falls=True)]
+    return [*tc4(textures), steadily(rough, falls=True, what="smoother in")]
 
 
 @rule("G16a", "starts")
 def g16a(starts: Table) -> list[Verdict]:
     seeds = starts.where(start="noise against noise")
     others = starts.where(start=["content against style", "content against noise", "style against noise"])
-    return tuple(verdict(others.per_unit(column) / seeds.per_unit(column), below=1.2) for column in ("lpips", "coarse lpips"))
+    return [verdict(others.per_unit(column) / seeds.per_unit(column), below=1.2, what=what)
+            for column, what in (("lpips", "whole"), ("coarse lpips", "means of 8 px"))]
 
 
 @rule("G16b", "gradients")
@@ -645,13 +651,13 @@ def pr6(optimisers: Table) -> list[Verdict]:
 @rule("ZH1", "rates")
 def zh1(rates: Table) -> list[Verdict]:
     """Learning rate 0.01 over 1: at the end of the run, and where it stops as soon as the loss has grown."""
-    ends = {"all": [], "stopped": []}
+    ends = {"to the end": [], "stopped at a rise": []}
     for unit in rates.units():
         losses = {rate: [row["content"] for row in unit.where(rate=rate).rows] for rate in (0.01, 1.0)}
-        ends["all"].append(min(losses[0.01]) / min(losses[1.0]))
+        ends["to the end"].append(min(losses[0.01]) / min(losses[1.0]))
         stopped = {rate: next((a for a, b in zip(run, run[1:]) if not b <= a), run[-1]) for rate, run in losses.items()}
-        ends["stopped"].append(stopped[0.01] / stopped[1.0])
-    return [verdict(ratios, below=0.9) for ratios in ends.values()]
+        ends["stopped at a rise"].append(stopped[0.01] / stopped[1.0])
+    return [verdict(ratios, below=0.9, what=what) for what, ratios in ends.items()]
 
 
 def answer(parts: Sequence[Verdict]) -> str:
@@ -671,15 +677,21 @@ def judged(claim: str, *, arch: str = "vgg16_compact", folder=MEASUREMENTS) -> l
     return function(Table(rows)) if len({row["unit"] for row in rows}) >= wanted else []
 
 
-def verdicts(*claims: str, archs: Sequence[str] = ("vgg16_compact", "vgg16"), folder=MEASUREMENTS) -> list[dict[str, str]]:
-    """For each claim its report and sentence, and for each network what was measured and what follows: rows of a table."""
+def register() -> dict[str, dict[str, str]]:
+    """What is put to the test, by id: whose sentence (in brackets if it is told, not quoted), what is asked of the measurements,
+    with the threshold that was set before them, and the number of the notebook that shows it."""
     with open(MEASUREMENTS / "claims.csv", newline="", encoding="utf-8") as file:
-        register = {row["id"]: row for row in csv.DictReader(file)}
-    table = []
-    for claim in claims:
-        row = {"id": claim, "who": register[claim]["report"], "sentence": register[claim]["sentence"]}
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def verdicts(*claims: str, archs: Sequence[str] = ("vgg16_compact", "vgg16"), folder=MEASUREMENTS) -> list[dict[str, str]]:
+    """For each claim (all of the register if none is named) its line there, and for each network what was measured and what
+    follows: rows for `report.verdict_table`."""
+    entries, table = register(), []
+    for claim in claims or entries:
+        row = dict(entries[nst.one_of("claim", claim, entries)])
         for arch in archs:
-            parts = judged(claim, arch=arch, folder=folder)
+            parts = judged(claim, arch=arch, folder=folder) if claim in RULES else []
             row[arch] = "; ".join(map(str, parts)) or "not recorded"
             row[f"{arch} verdict"] = answer(parts) if parts else ""
         table.append(row)

@@ -252,14 +252,20 @@ def plot_bench(axis, labels: Sequence, values: np.ndarray, interval: np.ndarray,
 
 
 def verdict_table(rows: Sequence[Mapping[str, str]]):
-    """A Markdown table of what `claims.verdicts` says: whose sentence, and for each network what was measured and the verdict."""
+    """A Markdown table of what `claims.verdicts` says: the sentence and whose it is, what is asked of the measurements, and for
+    each network what was measured and the verdict; and the notebook if they are of several."""
     from IPython.display import Markdown
     networks = [key.removesuffix(" verdict") for key in rows[0] if key.endswith(" verdict")]
-    lines = [["id", "who says so", "sentence", *networks], ["---"] * (3 + len(networks))]
+    several = len({row["notebook"] for row in rows}) > 1
+    head = ["id", "sentence", "what is asked", *networks, *["notebook"] * several]
+    lines = [head, ["---"] * len(head)]
     for row in rows:
         said = ((row[f"{network} verdict"], _markdown(row[network])) for network in networks)
         found = [f"**{verdict}** {measured}" if verdict else measured for verdict, measured in said]
-        lines.append([row["id"], _markdown(row["who"]), _markdown(row["sentence"]), *found])
+        sentence = row["sentence"] if row["sentence"].startswith("[") else f"“{row['sentence']}”"
+        where = [f"[{row['notebook']}]({path.name})" for path in Path(__file__).parent.glob(f"{row['notebook']}_*.ipynb")]
+        lines.append([row["id"], f"{_markdown(sentence)} ({_markdown(row['report'])})", _markdown(row["asked"]), *found,
+                      *where * several])
     return Markdown("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 

@@ -14,6 +14,10 @@ from pathlib import Path
 # notebooks that run as tests export their figures into a folder of their own, not over the committed ones
 os.environ.setdefault("NST_FIGURES", tempfile.mkdtemp(prefix="nst-figures-"))
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # tests in several processes share the cores; kernels of notebooks inherit this
+    shares = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(shares))
+
 import pytest
 import torch
 
@@ -43,24 +47,21 @@ NEEDS = {  # packages that no other notebook imports
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks whose settings are tagged "quick" run at half their sizes, and what they find is not compared; with NST_FULL in
-    the environment all run, and are compared, as they stand. A notebook is skipped if packages of its own are not installed."""
+    """In the tests a notebook runs with the small settings that its parameters cell has for them, under "quick" in its metadata.
+    What it finds so is not compared, but for what comes from data/measurements (tagged "recorded"). With NST_FULL in the
+    environment all run, and are compared, as they stand. A notebook is skipped if packages of its own are not installed."""
+    shortened = set()
     for item in items:
         if lacking := [name for name in NEEDS.get(item.path.name, ()) if not importlib.util.find_spec(name)]:
             item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(lacking)}"))
-    quick = set()
-    for item in items if not os.environ.get("NST_FULL") else []:
         cell = getattr(item, "cell", None)
-        if cell is not None and "quick" in cell.metadata.get("tags", []):
-            quick.add(item.path)
-            cell.source = re.sub(r"(?m)^(\w*SIZE *= *)(\d+)", lambda size: size[1] + str(half(int(size[2]))), cell.source)
-        if cell is not None and item.path in quick:
+        if cell is None or os.environ.get("NST_FULL"):
+            continue
+        if quick := cell.metadata.get("quick"):
+            shortened.add(item.path)
+            cell.source += f"\n{quick}"
+        if item.path in shortened and "recorded" not in cell.metadata.get("tags", []):
             item.options["check"] = False
-
-
-def half(size: int) -> int:
-    """Half of a number of pixels, or a little less: a multiple of 32, and of at least 64, which every network here takes."""
-    return max(64, size // 2 // 32 * 32)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The runs behind the claims, at a size at which nothing is worth judging: that they run, and what they record."""
 import copy
-import csv
 import itertools
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -78,11 +78,32 @@ def test_more_weight_means_more_style_if_the_distance_falls_at_each_step():
 
 
 def test_evaluations_are_counted_until_both_have_the_same_total():
-    def total(pair, start, evaluations):
-        return {"total": 1 + (100 if start == "noise" else 10) / evaluations**2, "alexnet": 0.2, "lpips": 0.5}
-    assert answers("VS2", rows(total, start=["noise", "content"], evaluations=range(1, 101))) == ["holds"] * 3
-    same = rows(lambda *_: {"total": 1.0, "alexnet": 0.2, "lpips": 0.5}, start=["noise", "content"], evaluations=range(1, 101))
-    assert answers("VS2", same) == ["fails", "holds", "holds"]
+    def table(noise):
+        seen = rows(lambda *_: {"alexnet": 0.2, "lpips": 0.5}, start=["noise", "content"], evaluations=[1001])
+        counted = rows(lambda pair, start, level: {"needed": noise if start == "noise" else 100.0}, start=["noise", "content"],
+                       level=[1.1])
+        return claims.Table([*seen.rows, *counted.rows])
+    assert answers("VS2", table(150.0)) == answers("VS2", table(math.inf)) == ["holds"] * 3
+    assert answers("VS2", table(110.0)) == ["fails", "holds", "holds"]
+
+
+def test_a_long_run_keeps_totals_and_how_many_evaluations_each_level_took(lab, short, tmp_path):
+    list(record({"epochs": Recording(claims.BENCH[:1], claims.epochs)}, lab, folder=tmp_path))
+    found = measurements("epochs", folder=tmp_path)
+    for start in ("content", "noise"):
+        own = [row for row in found if row["start"] == start]
+        assert [row["evaluations"] for row in own if row["total"] != ""] == [1, 2, 3]
+        counts = [row["needed"] for row in own if row["level"] != ""]
+        assert len(counts) == len(claims.LEVELS) and counts == sorted(counts) and counts[0] >= 1
+    assert min(row["needed"] for row in found if row["level"] == 1.05) <= 3  # the better one arrives
+
+
+def test_pictures_of_a_recording_lie_beside_its_file(lab, picture, tmp_path):
+    recording = Recording([("a", "b")], lambda *_: iter([{"x": 1.0, "picture": picture}, {"x": 2.0}]))
+    list(record({"grid": recording}, lab, folder=tmp_path))
+    first, second = measurements("grid", folder=tmp_path)
+    assert (first["picture"], second["picture"]) == ("vgg16_compact_a_x_b_00.jpg", "")
+    assert nst.load_image(tmp_path / "grid" / first["picture"]).shape == picture.shape
 
 
 def test_a_gap_is_there_at_first_and_shrinks():
@@ -206,8 +227,7 @@ def test_a_claim_with_parts_holds_if_all_do():
 
 
 def test_every_rule_has_a_sentence_and_a_recording(tmp_path):
-    table = {row["id"]: row for row in csv.DictReader(open(nst.DATA / "measurements" / "claims.csv", encoding="utf-8"))}
-    assert set(claims.RULES) <= set(table) and {name for name, _ in claims.RULES.values()} <= set(claims.RECORDINGS)
+    assert set(claims.RULES) <= set(claims.register()) and {name for name, _ in claims.RULES.values()} <= set(claims.RECORDINGS)
     assert claims.judged("VS3", folder=tmp_path) == []  # nothing recorded yet
 
 
@@ -222,12 +242,23 @@ def test_four_units_are_enough_of_another_network_than_the_default(lab, tmp_path
 
 
 def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(lab, tmp_path):
-    everything = [{"start": start, "evaluations": count, "total": 1 / count, "alexnet": 0.2, "lpips": 0.5}
-                  for start in ("noise", "content") for count in (1, 2)]
-    recording = Recording(claims.RECORDINGS["curves"].units, lambda *_: iter(everything))
-    list(record({"curves": recording}, lab, folder=tmp_path))
+    everything = [{"start": start, "evaluations": 2, "level": "", "alexnet": 0.2, "lpips": 0.5} for start in ("noise", "content")]
+    everything += [{"start": start, "evaluations": "", "level": 1.1, "needed": 7.0} for start in ("noise", "content")]
+    recording = Recording(claims.RECORDINGS["epochs"].units, lambda *_: iter(everything))
+    list(record({"epochs": recording}, lab, folder=tmp_path))
     first, second = claims.verdicts("VS2", "VS3", folder=tmp_path)
-    assert first["who"] == "VS" and first["sentence"].startswith("Starting from content image simply reduces")
-    assert first["vgg16_compact"].startswith("1 [1, 1], n = 12: fails; 1 [1, 1], n = 12: holds;")
+    assert first["report"] == "Vagadia & Shah" and first["sentence"].startswith("Starting from content image simply reduces")
+    assert first["vgg16_compact"].startswith("evaluations 1 [1, 1], n = 12: fails; style distance 1 [1, 1]")
     assert first["vgg16_compact verdict"] == "fails"
     assert first["vgg16"] == second["vgg16_compact"] == "not recorded" and second["vgg16 verdict"] == ""
+    everything = claims.verdicts(folder=tmp_path / "nothing")
+    assert [row["id"] for row in everything] == list(claims.register()) and len(everything) == 42
+    assert {row["vgg16_compact"] for row in everything if row["id"] not in claims.RULES} == {"not recorded"}
+    with pytest.raises(ValueError, match="VS1"):
+        claims.verdicts("VS11", folder=tmp_path)
+
+
+def test_what_is_put_to_the_test_names_its_notebook_and_a_threshold_or_none():
+    notebooks = {path.name[:2] for path in Path(nst.__file__).with_name("notebooks").glob("*.ipynb")}
+    for row in claims.register().values():
+        assert row["notebook"] in notebooks and row["asked"].endswith(".") and row["sentence"] and row["report"]

@@ -120,14 +120,19 @@ def test_what_a_bench_measured_is_drawn_with_its_interval_and_each_pair():
     plt.close(figure)
 
 
-ROWS = [{"id": "VS3", "who": "VS", "sentence": "more | style", "vgg16_compact": "0.5 [0.4, 0.6], n = 12: holds",
-         "vgg16_compact verdict": "holds", "vgg16": "not recorded", "vgg16 verdict": ""}]
+ROWS = [{"id": "VS3", "report": "Zhao", "sentence": "more | style", "asked": "Below 0.9.", "notebook": "05",
+         "vgg16_compact": "0.5 [0.4, 0.6], n = 12: holds", "vgg16_compact verdict": "holds", "vgg16": "not recorded",
+         "vgg16 verdict": ""}]
 
 
 def test_verdicts_stand_in_a_table_and_are_printed_without_numbers(capsys):
     table = report.verdict_table(ROWS).data.splitlines()
-    assert table[0] == "| id | who says so | sentence | vgg16_compact | vgg16 |" and table[1].count("---") == 5
-    assert table[2] == r"| VS3 | VS | more \| style | **holds** 0.5 \[0.4, 0.6\], n = 12: holds | not recorded |"
+    assert table[0] == "| id | sentence | what is asked | vgg16_compact | vgg16 |" and table[1].count("---") == 5
+    assert table[2] == r"| VS3 | “more \| style” (Zhao) | Below 0.9. | **holds** 0.5 \[0.4, 0.6\], n = 12: holds | not recorded |"
+    told = {**ROWS[0], "sentence": "[more style]", "notebook": "06"}
+    both = report.verdict_table([*ROWS, told]).data.splitlines()
+    assert both[0].endswith("| notebook |") and both[2].endswith("| [05](05_layers.ipynb) |")
+    assert r"| \[more style\] (Zhao) |" in both[3]
     report.print_verdicts(ROWS)
     assert capsys.readouterr().out == "VS3   vgg16_compact: holds, vgg16: not recorded\n"
 
