@@ -9,6 +9,7 @@ import argparse
 import csv
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -54,8 +55,9 @@ RELUS = tuple(layer.replace("conv", "relu") for layer in CONVOLUTIONS)
 FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
     ("total", "content", "style", "lpips", "coarse lpips", "ssim", "colour", "psnr", "coarse", "sharpness", "alexnet", "vgg16",
-     "roughness", "share", "strokes", "seconds", "needed", "touched", "difference", "same", "fine", *nst.STYLE_LAYERS,
-     *(f"octave {k}" for k in range(1, 7)), *(f"by {name}" for name in style_statistics.STATISTICS)))
+     "roughness", "share", "strokes", "seconds", "needed", "touched", "difference", "same", "fine", "pass", "evaluation",
+     "megapixels", *nst.STYLE_LAYERS, *(f"octave {k}" for k in range(1, 7)),
+     *(f"by {name}" for name in style_statistics.STATISTICS)))
 
 
 def _pictures(lab: Lab, *names: str) -> list[Tensor]:
@@ -264,6 +266,9 @@ def gradients(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
             yield {"pooling": kind, "layer": layer, "touched": (gradient != 0).float().mean().item()}
 
 
+# --- In one pass ------------------------------------------------------------------------------------------------------
+
+
 def sizes(lab: Lab, unit: str) -> Iterator[Row]:
     """AdaIN on a photograph and on a style of such a size, "WIDTH x HEIGHT", beside one of 256 x 256 pixels."""
     width, height = map(int, unit.split(" x "))
@@ -274,6 +279,43 @@ def sizes(lab: Lab, unit: str) -> Iterator[Row]:
         image = network.stylize(**pictures)
         fine = image.shape == pictures["content"].shape and bool(image.isfinite().all()) and image.std() > 0.01
         yield {"odd": kind, "fine": float(fine)}
+
+
+def progress(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """AdaIN by its decoder after each fifth of the training."""
+    content, style = _pictures(lab, *pair)
+    for share in (20, 40, 60, 80, 100):
+        name = "adain_vgg19_compact.pt" if share == 100 else f"adain_vgg19_compact_{share}.pt"
+        image = nst.AdaIN.pretrained(path=nst.DATA / "weights" / name).stylize(content, style)
+        judge = lab.judges["alexnet"]
+        yield {"trained": share, "share": judge.share_closed(image, content, style), "lpips": judge.lpips(image, content)}
+
+
+def speed(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Seconds of a pass of AdaIN and of an evaluation with its encoder, and how many evaluations come as near to the style."""
+    content, style = _pictures(lab, *pair)
+    network, clocks = nst.AdaIN.pretrained(device=lab.device), [time.perf_counter()]
+    for _ in range(8):
+        image = network.stylize(content, style).cpu()
+        clocks.append(time.perf_counter())
+    away = lambda image: lab.judges["alexnet"].style_distance(image, style)  # noqa: E731
+    goal, runs = away(image), {0: {"arch": "vgg19_compact"}}
+    (steps,) = lab.runs(runs, content=content, style=style, steps=150, marks=range(1, 150)).values()
+    needed = next((index for index, step in steps.items() if away(step.image) <= goal), math.inf)
+    last = steps[max(steps)]
+    yield {"pass": float(np.median(np.diff(clocks)[1:])), "evaluation": last.seconds / last.evaluations, "needed": needed}
+
+
+def resolution(lab: Lab, arch: str) -> Iterator[Row]:
+    """What a network costs at two sizes: seconds of an evaluation by megapixel, and megapixels by GiB of memory."""
+    for size in (lab.size, 2 * lab.size):
+        content, style = (nst.sample(name, size).to(lab.device) for name in ("coffee", "mosaic"))
+        extractor = nst.FeatureExtractor(arch, (*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS), weights=None, device=lab.device)
+        *_, last = nst.optimize_image(content, nst.StyleObjective(content, style, extractor=extractor), steps=6)
+        height, width = content.shape[-2:]
+        need = nst.beside("memory")["step_memory"](extractor, height, width) / 2**30
+        yield {"pixels": size, "seconds": 1e6 * last.seconds / last.evaluations / height / width,
+               "megapixels": height * width / 1e6 / need}
 
 
 # --- Optimisers -------------------------------------------------------------------------------------------------------
@@ -324,7 +366,8 @@ RECORDINGS = {
     "grid_ratio": Recording(SIX, grid_ratio), "pooling": Recording(BENCH, pooling),
     "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions), "textures": Recording(STYLES, textures),
     "statistics": Recording(SIX, statistics), "kernels": Recording(SIX, kernels), "gradients": Recording(BENCH, gradients),
-    "sizes": Recording(SIDES, sizes)}
+    "sizes": Recording(SIDES, sizes), "progress": Recording(BENCH, progress), "speed": Recording(SIX, speed),
+    "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution)}
 
 
 # --- What follows from them -------------------------------------------------------------------------------------------
@@ -630,6 +673,31 @@ def pr9(statistics: Table) -> list[Verdict]:
 @rule("SO4", "sizes")
 def so4(sizes: Table) -> list[Verdict]:
     return [share_of(np.array([row["fine"] == 1 for row in sizes.rows]), 1.0)]
+
+
+@rule("SO3", "progress")
+def so3(progress: Table) -> list[Verdict]:
+    return [verdict(progress.where(trained=share).per_unit("share"), what=f"share closed at {share} %")
+            for share in (20, 40, 60, 80, 100)]
+
+
+@rule("SO5", "speed")
+def so5(speed: Table) -> list[Verdict]:
+    return [verdict(speed.per_unit("pass"), what="s in one pass"),
+            verdict(speed.per_unit("needed") * speed.per_unit("evaluation"), what="s of optimisation for as much style")]
+
+
+@rule("HB1", "speed")
+def hb1(speed: Table) -> list[Verdict]:
+    times = speed.per_unit("evaluation") / speed.per_unit("pass")
+    return [verdict(500 * times, what="500 evaluations over a pass"),
+            verdict(speed.per_unit("needed") * times, what="for as much style")]
+
+
+@rule("PR10", "resolution")
+def pr10(resolution: Table) -> list[Verdict]:
+    return [verdict([row[column] for row in unit.rows], what=f"{what}, {unit.rows[0]['unit']}") for unit in resolution.units()
+            for column, what in (("seconds", "s per megapixel"), ("megapixels", "megapixels per GiB"))]
 
 
 @rule("PR6", "optimisers")

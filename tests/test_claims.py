@@ -2,6 +2,8 @@
 import copy
 import itertools
 import math
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +37,7 @@ def test_each_recording_runs_and_tells_its_runs_apart(name, lab, short, tmp_path
     list(record({name: Recording(recording.units[:1], recording.measure)}, lab, folder=tmp_path))
     rows = measurements(name, folder=tmp_path)
     conditions = [tuple(value for key, value in row.items() if key not in claims.NUMBERS) for row in rows]
-    assert len(rows) > 1 and len(set(conditions)) == len(conditions)
+    assert rows and len(set(conditions)) == len(conditions)
     assert all(isinstance(row[key], float) or row[key] == "" for row in rows for key in row.keys() & claims.NUMBERS)
 
 
@@ -262,3 +264,19 @@ def test_what_is_put_to_the_test_names_its_notebook_and_a_threshold_or_none():
     notebooks = {path.name[:2] for path in Path(nst.__file__).with_name("notebooks").glob("*.ipynb")}
     for row in claims.register().values():
         assert row["notebook"] in notebooks and row["asked"].endswith(".") and row["sentence"] and row["report"]
+
+
+def test_the_readme_says_what_is_recorded():
+    """With NST_WRITE in the environment that table of the README is written instead."""
+    path = Path(nst.__file__).with_name("README.md")
+    readme, networks = path.read_text(encoding="utf-8"), ("vgg16_compact", "vgg16")
+    table = re.search(r"(?m)^\| sentence \| said by .*\n\|---.*\n((?:\|.*\n)*)", readme)
+    lines = []
+    for row in claims.verdicts(archs=networks):
+        answers = [row[f"{network} verdict"] or "-" for network in networks]
+        if set(answers) - {"-", "report"}:
+            lines.append(f"| {row['sentence']} | {row['report']} | {' | '.join(answers)} | {row['notebook']} |\n")
+    if os.environ.get("NST_WRITE"):
+        path.write_text(readme[:table.start(1)] + "".join(lines) + readme[table.end(1):], encoding="utf-8", newline="\n")
+    else:
+        assert table[1] == "".join(lines)
