@@ -56,7 +56,7 @@ FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
     ("total", "content", "style", "lpips", "coarse lpips", "ssim", "colour", "psnr", "coarse", "sharpness", "alexnet", "vgg16",
      "roughness", "share", "strokes", "seconds", "needed", "touched", "difference", "same", "fine", "pass", "evaluation",
-     "megapixels", *nst.STYLE_LAYERS, *(f"octave {k}" for k in range(1, 7)),
+     "megapixels", "points", *nst.STYLE_LAYERS, *(f"octave {k}" for k in range(1, 7)),
      *(f"by {name}" for name in style_statistics.STATISTICS)))
 
 
@@ -318,6 +318,17 @@ def resolution(lab: Lab, arch: str) -> Iterator[Row]:
                "megapixels": height * width / 1e6 / need}
 
 
+def opinions(lab: Lab, unit: str) -> Iterator[Row]:
+    """What a survey of 52 simulated people can tell apart, in points of ten, four times in five."""
+    import ratings  # what it needs is installed for the survey only
+    found = ratings.simulate(52, seed=int(unit.split()[1]))
+    methods = [ratings.differences(found.values, *pair) for pair in combinations(range(len(found.methods)), 2)]
+    pictures = [one - other for one, other in combinations(np.moveaxis(found.values[:, :, 0], 1, 0), 2)]
+    for what, gaps in (("methods", methods), ("pictures", pictures)):
+        spread = ratings.deviation(*gaps)
+        yield {"compared": what, "points": ratings.smallest_difference(spread)}
+
+
 # --- Optimisers -------------------------------------------------------------------------------------------------------
 
 
@@ -367,7 +378,8 @@ RECORDINGS = {
     "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions), "textures": Recording(STYLES, textures),
     "statistics": Recording(SIX, statistics), "kernels": Recording(SIX, kernels), "gradients": Recording(BENCH, gradients),
     "sizes": Recording(SIDES, sizes), "progress": Recording(BENCH, progress), "speed": Recording(SIX, speed),
-    "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution)}
+    "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution),
+    "opinions": Recording([f"survey {seed}" for seed in range(10)], opinions)}
 
 
 # --- What follows from them -------------------------------------------------------------------------------------------
@@ -692,6 +704,12 @@ def hb1(speed: Table) -> list[Verdict]:
     times = speed.per_unit("evaluation") / speed.per_unit("pass")
     return [verdict(500 * times, what="500 evaluations over a pass"),
             verdict(speed.per_unit("needed") * times, what="for as much style")]
+
+
+@rule("SO6", "opinions")
+def so6(opinions: Table) -> list[Verdict]:
+    return [verdict(opinions.where(compared=what).per_unit("points"), what=f"points between two {what}")
+            for what in ("methods", "pictures")]
 
 
 @rule("PR10", "resolution")
