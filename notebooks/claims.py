@@ -791,7 +791,8 @@ def main(arguments: list[str] | None = None, *, folder=MEASUREMENTS) -> None:
     """`record` what is not recorded yet, or --list what is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["record"])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECORDINGS)}; none means all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECORDINGS)}, or claims such as VS3; none means "
+                                                                 "all")
     parser.add_argument("--arch", default="vgg16_compact", help="the network to optimise against (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="long side of the pictures (default: %(default)s)")
     parser.add_argument("--units", type=int, metavar="N", help="only the first N of each recording (default: all)")
@@ -799,7 +800,8 @@ def main(arguments: list[str] | None = None, *, folder=MEASUREMENTS) -> None:
     parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster that measures instead")
     parser.add_argument("--list", action="store_true", help="say what is recorded, and record nothing")
     options = parser.parse_args(arguments)
-    wanted = {name: RECORDINGS[nst.one_of("recording", name, RECORDINGS)] for name in options.names or RECORDINGS}
+    names = (RULES[name][0] if name in RULES else name for name in options.names or RECORDINGS)
+    wanted = {name: RECORDINGS[nst.one_of("recording", name, RECORDINGS)] for name in names}
     if options.units:
         wanted = {name: replace(recording, units=recording.units[:options.units]) for name, recording in wanted.items()}
     if options.list:
@@ -825,12 +827,14 @@ def _executor(options: argparse.Namespace) -> AbstractContextManager:
 
 
 def listed(recordings: Mapping[str, Recording], *, folder=MEASUREMENTS) -> Iterator[str]:
-    """For each recording and network: how many of its units are recorded, at which size, with which commits, and when."""
+    """For each recording, the claims that ask for it and each network: how many of its units are recorded, at which size, with
+    which commits, and when."""
     for name, recording in recordings.items():
         rows = measurements(name, folder=folder)
+        name = f"{name} ({', '.join(claim for claim, (asked, _) in RULES.items() if asked == name)})"
         for arch in dict.fromkeys(row["arch"] for row in rows):
             own = [row for row in rows if row["arch"] == arch]
-            sizes, commits, days = (sorted({str(row[key]) for row in own}) for key in ("size", "commit", "day"))
+            sizes, commits, days = (sorted({str(row[key]).removesuffix(".0") for row in own}) for key in ("size", "commit", "day"))
             yield (f"{name}: {len({row['unit'] for row in own})} of {len(recording.units)} with {arch}, "
                    f"{'/'.join(sizes)} px, commit {', '.join(commits)}, {days[0]} to {days[-1]}")
         if not rows:

@@ -45,9 +45,10 @@ def test_each_recording_runs_and_tells_its_runs_apart(name, lab, short, tmp_path
 
 def test_the_command_lists_what_is_recorded(lab, tmp_path, capsys):
     list(record({"starts": Recording([("a", "b")], lambda *_: iter([{"x": 1}]))}, lab, folder=tmp_path))
-    claims.main(["record", "starts", "weights", "--list"], folder=tmp_path)
+    claims.main(["record", "starts", "VS3", "PR7", "--list"], folder=tmp_path)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("starts: 1 of 12 with vgg16_compact, 112.0 px") and second == "weights: nothing of 12"
+    assert first.startswith("starts (VS1, ZH7, G16a): 1 of 12 with vgg16_compact, 112 px")
+    assert second == "weights (VS3, PR7): nothing of 12"
     with pytest.raises(ValueError, match="recording is|no recording 'startz' .nearest: starts"):
         claims.main(["record", "startz"], folder=tmp_path)
 
