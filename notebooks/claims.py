@@ -829,12 +829,13 @@ def _executor(options: argparse.Namespace) -> AbstractContextManager:
 def listed(recordings: Mapping[str, Recording], *, folder=MEASUREMENTS) -> Iterator[str]:
     """For each recording, the claims that ask for it and each network: how many of its units are recorded, at which size, with
     which commits, and when."""
+    columns = "size", "commit", "day"
     for name, recording in recordings.items():
         rows = measurements(name, folder=folder)
         name = f"{name} ({', '.join(claim for claim, (asked, _) in RULES.items() if asked == name)})"
         for arch in dict.fromkeys(row["arch"] for row in rows):
             own = [row for row in rows if row["arch"] == arch]
-            sizes, commits, days = (sorted({str(row[key]).removesuffix(".0") for row in own}) for key in ("size", "commit", "day"))
+            sizes, commits, days = (sorted({str(row[key]).removesuffix(".0") for row in own}) for key in columns)
             yield (f"{name}: {len({row['unit'] for row in own})} of {len(recording.units)} with {arch}, "
                    f"{'/'.join(sizes)} px, commit {', '.join(commits)}, {days[0]} to {days[-1]}")
         if not rows:
