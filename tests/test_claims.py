@@ -43,6 +43,33 @@ def test_each_recording_runs_and_tells_its_runs_apart(name, lab, short, tmp_path
     assert all(isinstance(row[key], float) or row[key] == "" for row in rows for key in row.keys() & claims.NUMBERS)
 
 
+RECOMPUTED = ("kernels", "gradients", "sizes", "opinions", "style_layers", "weights")  # a minute in all on two cores
+ALIKE = {  # the largest relative difference, whatever the machine and its precision
+    "total": 0.15, "content": 0.15, "style": 0.15, "ssim": 0.1, "roughness": 0.1, "strokes": 0.1, "touched": 0.05, "fine": 0.0,
+    "points": 1e-4}
+
+
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_a_recorded_cell_comes_out_again(name, lab, monkeypatch):
+    recorded = measurements(name, arch="vgg16_compact")
+    if not recorded:
+        pytest.skip("not recorded yet")
+    if name == "opinions":
+        pytest.importorskip("pingouin")
+    runs = Lab.runs
+    monkeypatch.setattr(Lab, "runs", lambda self, cells, **options: runs(self, dict([*cells.items()][:1]), **options))
+    # without trained judges: what needs none is compared
+    here = Lab("vgg16_compact", size=int(recorded[0]["size"]), judges=lab.judges)
+    unit = next(unit for unit in claims.RECORDINGS[name].units
+                if (unit if isinstance(unit, str) else " x ".join(unit)) == recorded[0]["unit"])
+    row = next(iter(claims.RECORDINGS[name].measure(here, unit)))
+    assert {key: value for key, value in row.items() if key not in claims.NUMBERS} == {
+        key: recorded[0][key] for key in row if key not in claims.NUMBERS}
+    for key in row.keys() & ALIKE.keys():
+        assert row[key] == pytest.approx(recorded[0][key], rel=ALIKE[key])
+    assert row.get("difference", 0) < 1e-9
+
+
 def test_the_command_lists_what_is_recorded(lab, tmp_path, capsys):
     list(record({"starts": Recording([("a", "b")], lambda *_: iter([{"x": 1}]))}, lab, folder=tmp_path))
     claims.main(["record", "starts", "VS3", "PR7", "--list"], folder=tmp_path)
