@@ -379,9 +379,9 @@ class FeatureExtractor(nn.Module):
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Layer name -> (C, H', W') for an image of height x width pixels, by a run without numbers."""
-        empty = {key: value.to("meta") for key, value in (*self.body.named_parameters(), *self.body.named_buffers())}
+        empty = {id(value): value.to("meta") for value in (*self.body.parameters(), *self.body.buffers())}
         image = torch.empty(1, 3, height, width, dtype=self.dtype, device="meta", requires_grad=True)
-        maps = torch.func.functional_call(self.body, empty, (image.to(memory_format=torch.channels_last),))
+        maps = copy.deepcopy(self.body, empty).eval()(image.to(memory_format=torch.channels_last))  # threads may share the body
         if wrong := [layer for layer, feature in maps.items() if not isinstance(feature, Tensor) or feature.ndim != 4]:
             raise ValueError(f"The layer {wrong[0]!r} of {self.arch} gives no maps (N, C, H, W).")
         return {layer: tuple(feature.shape[1:]) for layer, feature in maps.items()}
@@ -966,8 +966,8 @@ class AdaIN(nn.Module):
     def decode(self, maps: Tensor) -> Tensor:
         """Maps (N, C, H, W) of `layer` -> images (N, 3, 8 H, 8 W) at its stride, for relu4_1 8; not clamped."""
         dtype = self.encoder.dtype  # not by autocast, which on a CPU pads in float32
-        rounded = {name: value.to(dtype) for name, value in self.decoder.named_parameters()}
-        return full(torch.func.functional_call(self.decoder, rounded, (maps.to(dtype, memory_format=torch.channels_last),)))
+        rounded = {id(value): value.to(dtype) for value in self.decoder.parameters()}  # in a copy, for threads may use this
+        return full(copy.deepcopy(self.decoder, rounded)(maps.to(dtype, memory_format=torch.channels_last)))
 
     @torch.no_grad()
     def statistics(self, style: Tensor) -> Tensor:

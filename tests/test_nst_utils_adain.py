@@ -1,4 +1,6 @@
 """The AdaIN network of nst_utils: its transforms, its structure, its pictures."""
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -245,3 +247,25 @@ def test_a_decoder_that_can_t_be_had_is_a_clear_error(tmp_path):
     torch.save({"0.weight": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="other.pt does not hold the weights of a decoder for vgg19_compact"):
         nst.AdaIN.pretrained(path=tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_threads_may_share_a_network(picture, painting, precision):
+    """A slider's preview and the whole picture are computed at once; the check of memory runs the encoder without numbers."""
+    network = nst.AdaIN(weights=None, precision=precision)
+    expected, before = network.stylize(picture, painting), [value.clone() for value in network.parameters()]
+    with ThreadPoolExecutor(4) as threads:
+        images = list(threads.map(lambda _: network.stylize(picture, painting), range(24)))
+    assert all(torch.equal(image, expected) for image in images)
+    assert torch.equal(network.stylize(picture, painting), expected)
+    assert all(one.dtype == other.dtype and torch.equal(one, other) for one, other in zip(network.parameters(), before))
+
+
+def test_shapes_are_told_while_another_thread_computes(picture, network):
+    expected = network(picture)
+    with ThreadPoolExecutor(4) as threads:
+        told = [threads.submit(network.shapes, 48, 64) for _ in range(40)]
+        maps = list(threads.map(lambda _: network(picture), range(40)))
+    assert all(torch.equal(one[layer], expected[layer]) for one in maps for layer in expected)
+    assert {tuple(sorted(one.result().items())) for one in told} == {tuple(sorted(
+        (layer, tuple(found.shape[1:])) for layer, found in expected.items()))}
