@@ -45,6 +45,15 @@ def test_notebook_has_parameters_and_a_checked_cell(notebook):
     assert tags.count("parameters") == 1 and "nbval-check-output" in tags
 
 
+def test_small_settings_for_tests_are_settings(notebook):
+    """What stands under "quick" in a parameters cell's metadata changes settings of that cell, and nothing else."""
+    def names(source):
+        return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for cell in cells(notebook):
+        if quick := cell["metadata"].get("quick"):
+            assert "parameters" in cell["metadata"]["tags"] and names(quick) <= names("".join(cell["source"]))
+
+
 def test_cells_and_functions_are_short(notebook):
     for source in code(notebook):
         assert len(source.splitlines()) <= 20, source
