@@ -966,7 +966,7 @@ class AdaIN(nn.Module):
     def decode(self, maps: Tensor) -> Tensor:
         """Maps (N, C, H, W) of `layer` -> images (N, 3, 8 H, 8 W) at its stride, for relu4_1 8; not clamped."""
         dtype = self.encoder.dtype  # not by autocast, which on a CPU pads in float32
-        rounded = {id(value): value.to(dtype) for value in self.decoder.parameters()}  # in a copy, for threads may use this
+        rounded = {id(value): value.to(dtype) for value in self.decoder.parameters()}  # threads may share the decoder
         return full(copy.deepcopy(self.decoder, rounded)(maps.to(dtype, memory_format=torch.channels_last)))
 
     @torch.no_grad()

@@ -517,8 +517,7 @@ def _grid(table: Table, column: str, down: tuple[str, Sequence], along: tuple[st
 
 
 def _more_style(grid: np.ndarray, what: str = "") -> Verdict:
-    return share_of(np.concatenate([(np.diff(grid, axis=axis) < 0).ravel() for axis in (1, 2)]), 0.9,
-                    what=what)
+    return share_of(np.concatenate([(np.diff(grid, axis=axis) < 0).ravel() for axis in (1, 2)]), 0.9, what=what)
 
 
 def _swallowed(grid: np.ndarray, what: str = "") -> Verdict:

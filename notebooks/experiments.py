@@ -476,8 +476,8 @@ class Recording:
     """Runs whose numbers several claims may ask for.
 
     units: what is recorded at a stroke, so that it can be compared with each other, mostly one pair of the bench.
-    measure: a function of a Lab and a unit that yields rows, dicts of names and numbers that read the same in all units; a
-        picture (1, 3, H, W) among them is saved in a folder beside the file, which has its name.
+    measure: a function of a Lab and a unit that yields rows, dicts of names and numbers that read the same in all units; what
+        stands under "picture" (1, 3, H, W) is saved in a folder beside the file, which has its name.
     """
 
     units: Sequence[Any]
@@ -513,7 +513,7 @@ def record(recordings: Mapping[str, Recording], lab: Lab, *, folder: Path = MEAS
         results = ((key, _measured(*job)) for key, job in missing.items())
     for (name, label), (rows, seconds) in results:
         where, how = {"arch": lab.arch, "size": lab.size, "unit": label}, _provenance()
-        found = [where | _with_pictures_saved(row, folder / name, f"{lab.arch}_{label.replace(' ', '_')}_{number:02d}") | how
+        found = [where | _filed(row, folder / name, f"{lab.arch}_{label.replace(' ', '_')}_{number:02d}") | how
                  for number, row in enumerate(rows)]
         _write_rows(folder / f"{name}.csv", [*measurements(name, folder=folder), *found])
         yield f"{name}: {label} with {lab.arch} in {seconds:.0f} s"
@@ -528,12 +528,12 @@ def _label(unit: Any) -> str:
     return unit if isinstance(unit, str) else " x ".join(map(str, unit))
 
 
-def _with_pictures_saved(row: Mapping[str, Any], folder: Path, stem: str) -> dict[str, Any]:
-    pictures = {key: value for key, value in row.items() if isinstance(value, Tensor)}
-    for key, image in pictures.items():
-        folder.mkdir(exist_ok=True)
-        nst.save_image(image, folder / f"{stem}.jpg")
-    return dict(row) | dict.fromkeys(pictures, f"{stem}.jpg")
+def _filed(row: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
+    """The row with its picture, if it has one, saved and named."""
+    if "picture" not in row:
+        return row
+    folder.mkdir(exist_ok=True)
+    return row | {"picture": nst.save_image(row["picture"], folder / f"{stem}.jpg").name}
 
 
 def _provenance() -> dict[str, str]:

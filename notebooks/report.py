@@ -257,15 +257,15 @@ def verdict_table(rows: Sequence[Mapping[str, str]]):
     from IPython.display import Markdown
     networks = [key.removesuffix(" verdict") for key in rows[0] if key.endswith(" verdict")]
     several = len({row["notebook"] for row in rows}) > 1
+    files = {path.name[:2]: path.name for path in Path(__file__).parent.glob("*.ipynb")}
     head = ["id", "sentence", "what is asked", *networks, *["notebook"] * several]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         said = ((row[f"{network} verdict"], _markdown(row[network])) for network in networks)
         found = [f"**{verdict}** {measured}" if verdict else measured for verdict, measured in said]
         sentence = row["sentence"] if row["sentence"].startswith("[") else f"“{row['sentence']}”"
-        where = [f"[{row['notebook']}]({path.name})" for path in Path(__file__).parent.glob(f"{row['notebook']}_*.ipynb")]
-        lines.append([row["id"], f"{_markdown(sentence)} ({_markdown(row['report'])})", _markdown(row["asked"]), *found,
-                      *where * several])
+        where = [f"[{row['notebook']}]({files[row['notebook']]})"] if several else []
+        lines.append([row["id"], f"{_markdown(sentence)} ({_markdown(row['report'])})", _markdown(row["asked"]), *found, *where])
     return Markdown("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 

@@ -29,7 +29,6 @@ CHILDREN = multiprocessing.get_context("forkserver" if "forkserver" in multiproc
 CHILDREN.set_forkserver_preload(["nst_utils", "training", "experiments", "accelerate", "pytest"])
 
 
-
 def kill_at_a_random_moment(target, arguments, within):
     """Run target(*arguments, event) in a process until it has set the event, and at most so many seconds longer: kill -9."""
     started = CHILDREN.Event()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import claims
+import experiments
 import nst_utils as nst
 from experiments import Judge, Lab, Recording, measurements, record, verdict
 
@@ -60,8 +61,7 @@ def test_a_recorded_cell_comes_out_again(name, lab, monkeypatch):
     monkeypatch.setattr(Lab, "runs", lambda self, cells, **options: runs(self, dict([*cells.items()][:1]), **options))
     # without trained judges: what needs none is compared
     here = Lab("vgg16_compact", size=int(recorded[0]["size"]), judges=lab.judges)
-    unit = next(unit for unit in claims.RECORDINGS[name].units
-                if (unit if isinstance(unit, str) else " x ".join(unit)) == recorded[0]["unit"])
+    unit = next(unit for unit in claims.RECORDINGS[name].units if experiments._label(unit) == recorded[0]["unit"])
     row = next(iter(claims.RECORDINGS[name].measure(here, unit)))
     assert {key: value for key, value in row.items() if key not in claims.NUMBERS} == {
         key: recorded[0][key] for key in row if key not in claims.NUMBERS}
