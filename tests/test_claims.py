@@ -22,13 +22,14 @@ from experiments import Judge, Lab, Recording, measurements, record, verdict
 def lab():
     channels = {"alexnet": (64, 192, 384, 256, 256), "vgg16": (64, 128, 256, 512, 512)}
     judges = {arch: Judge(arch, weights=None, heads=[torch.ones(count) for count in counts]) for arch, counts in channels.items()}
-    return Lab("vgg16_compact", size=112, weights=None, precision="float32", judges=judges, device="cpu")
+    return Lab("vgg16_compact", size=72, weights=None, precision="float32", judges=judges, device="cpu")
 
 
 @pytest.fixture
 def short(monkeypatch):
-    """Two steps instead of all."""
+    """Two steps instead of all, and little cut off pictures that have little."""
     runs = Lab.runs
+    monkeypatch.setattr(experiments, "RIM", 2)
     monkeypatch.setattr(Lab, "runs", lambda self, cells, **options: runs(self, cells, **options | {"steps": 2, "marks": (1,)}))
 
 
@@ -74,7 +75,7 @@ def test_the_command_lists_what_is_recorded(lab, tmp_path, capsys):
     list(record({"starts": Recording([("a", "b")], lambda *_: iter([{"x": 1}]))}, lab, folder=tmp_path))
     claims.main(["record", "starts", "VS3", "PR7", "--list"], folder=tmp_path)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("starts (VS1, ZH7, G16a): 1 of 12 with vgg16_compact, 112 px")
+    assert first.startswith("starts (VS1, ZH7, G16a): 1 of 12 with vgg16_compact, 72 px")
     assert second == "weights (VS3, PR7): nothing of 12"
     with pytest.raises(ValueError, match="recording is|no recording 'startz' .nearest: starts"):
         claims.main(["record", "startz"], folder=tmp_path)

@@ -365,23 +365,13 @@ def test_bfloat16_reaches_the_loss_of_float32(picture, painting):
     layers = (*nst.STYLE_LAYERS, *nst.CONTENT_LAYERS)
     exact, rounded = (nst.FeatureExtractor(layers=layers, precision=precision) for precision in ("float32", "bfloat16"))
     judge = nst.StyleObjective(picture, painting, extractor=exact)
-    options = dict(size=None, steps=60, show_progress=False, device="cpu")
+    options = dict(size=None, steps=30, show_progress=False, device="cpu")
     losses = [judge(nst.stylize(picture, painting, extractor=extractor, **options).image)[0].item()
               for extractor in (exact, rounded)]
     assert losses[1] < 1.1 * losses[0]
 
 
 # -- speed and memory: fast paths give what the plain ones give; what can't fit in memory is said before it starts --------
-
-
-def test_bfloat16_ends_near_float32(picture, painting):
-    ends = []
-    judge = nst.StyleObjective(picture, painting, precision="float32")
-    for precision in ("float32", "bfloat16"):
-        objective = nst.StyleObjective(picture, painting, precision=precision)
-        *_, last = nst.optimize_image(picture, objective, steps=40, optimizer="adam")
-        ends.append(judge(last.image)[0].item())
-    assert ends[1] == pytest.approx(ends[0], rel=0.05)
 
 
 def test_the_memory_of_lbfgs_is_short_for_large_pictures():

@@ -554,12 +554,12 @@ def test_the_mixer_shows_a_preview_at_once_and_the_whole_picture_at_rest(mixer):
     assert size() == 64
     mixer.rest = 2.0  # longer than a busy machine may need between two moves
     before = bytes(mixer.picture.value)
-    for k in range(1, 50):
-        mixer.controls["alpha"].value = 1 - k / 50
-        mixer.controls["upside down"].value = k / 50
+    for k in range(1, 10):
+        mixer.controls["alpha"].value = 1 - k / 10
+        mixer.controls["upside down"].value = k / 10
         assert size() == 32
     assert eventually(lambda: size() == 64)
-    assert mixer.numbers() == {"alpha": pytest.approx(0.02), "weights": [1, 0.98, 0], "keep_colours": False,
+    assert mixer.numbers() == {"alpha": pytest.approx(0.1), "weights": [1, 0.9, 0], "keep_colours": False,
                                "apart": False}
     assert bytes(mixer.picture.value) == panels._jpeg(mixer.mix(**mixer.numbers())) != before
     mixer.controls["keep_colours"].value = True
