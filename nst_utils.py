@@ -28,7 +28,7 @@ import time
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
@@ -363,6 +363,9 @@ class FeatureExtractor(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Linear) or self.dtype == torch.float64:
                 module.to(self.dtype)
         self.min_size = 1 + bisect.bisect_left(range(1, 512), True, key=self._accepts)
+        for (layer, shape), other in zip(self.shapes(512, 512).items(), self.shapes(640, 512).values()):
+            if len(shape) != 3 or shape[0] != other[0]:  # some networks put the channels last
+                raise ValueError(f"The layer {layer!r} of {self.arch} gives no maps (N, C, H, W).")
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
@@ -382,15 +385,12 @@ class FeatureExtractor(nn.Module):
         empty = {id(value): value.to("meta") for value in (*self.body.parameters(), *self.body.buffers())}
         image = torch.empty(1, 3, height, width, dtype=self.dtype, device="meta", requires_grad=True)
         maps = copy.deepcopy(self.body, empty).eval()(image.to(memory_format=torch.channels_last))  # threads may share the body
-        if wrong := [layer for layer, feature in maps.items() if not isinstance(feature, Tensor) or feature.ndim != 4]:
-            raise ValueError(f"The layer {wrong[0]!r} of {self.arch} gives no maps (N, C, H, W).")
-        return {layer: tuple(feature.shape[1:]) for layer, feature in maps.items()}
+        return {layer: tuple(getattr(feature, "shape", ())[1:]) for layer, feature in maps.items()}
 
     def _accepts(self, side: int) -> bool:
-        try:
+        with suppress(RuntimeError):  # a pool or a convolution would have an empty output
             return bool(self.shapes(side, side))
-        except RuntimeError:  # a pool or a convolution would have an empty output
-            return False
+        return False
 
 
 # --- 3. Statistics and losses -----------------------------------------------------------------------------------------

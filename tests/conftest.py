@@ -41,6 +41,12 @@ def kill_at_a_random_moment(target, arguments, within):
     assert child.exitcode == -signal.SIGKILL, "it was done before it could be killed"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores, since many tests wait for a page, a message or a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
 NEEDS = {  # packages that no other notebook imports
     "20_survey.ipynb": ("filelock", "krippendorff", "pingouin"), "21_telegram_bot.ipynb": ("telegram", "aiolimiter")}
 

@@ -64,14 +64,15 @@ def assert_alike(results, others):
         assert all(a == pytest.approx(b, rel=1e-4, abs=1e-7) for a, b in zip(ours.history, theirs.history))
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "lbfgs"}, {"optimizer": "adam"}, {"optimizer": "sgd", "tv_weight": 3.0},
-                                     {"scale": "gatys", "style_weight": 10.0}])
-def test_cells_run_together_as_they_run_alone(exact, picture, painting, options):
+@pytest.mark.parametrize("options, counts", [
+    ({"optimizer": "lbfgs"}, (2, 3, 99)), ({"optimizer": "adam"}, (3,)), ({"optimizer": "sgd", "tv_weight": 3.0}, (2,)),
+    ({"scale": "gatys", "style_weight": 10.0}, (99,))])
+def test_cells_run_together_as_they_run_alone(exact, picture, painting, options, counts):
     cells = CELLS | {"style": {"style": painting.double().flip(-1)}, "longer": {"steps": 4}, "free": {"range_weight": 0.0},
                      "content": {"content": picture.double().flip(-1), "range_weight": 1e4},
                      "layers": {"style_layer_weights": {"relu2_1": 2.0}}}
     alone = sweep(cells, together=1, **exact | options)
-    for together in (2, 3, 99):
+    for together in counts:
         assert_alike(sweep(cells, together=together, **exact | options), alone)
 
 

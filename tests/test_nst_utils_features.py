@@ -108,6 +108,12 @@ def test_shapes_without_computing():
     assert extractor.shapes(64, 80) == {layer: tuple(maps.shape[1:]) for layer, maps in extractor(IMAGE).items()}
 
 
+@pytest.mark.parametrize("arch, layer", [("convnext_tiny", "features.1.0.block.2"), ("resnet18", "fc")])
+def test_a_layer_without_maps(arch, layer):
+    with pytest.raises(ValueError, match=f"The layer '{layer}' of .* gives no maps \\(N, C, H, W\\)"):
+        nst.FeatureExtractor(arch, [layer], weights=None)
+
+
 @pytest.mark.parametrize("layers, message", [
     (("conv4_9",), "nearest: .*conv4_"), (("Relu1_1",), "nearest: .*relu1_1"), ((), "At least one"),
 ])

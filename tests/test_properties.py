@@ -34,7 +34,7 @@ def untrained(arch):
     return network, list(nst.layer_nodes(network))
 
 
-def pixels_of(data, least, most=700, area=20_000):
+def pixels_of(data, least, most=700, area=10_000):
     """A height and a width from `least` to `most`, odd ones and strips among them, of at most so many pixels in all."""
     one = data.draw(st.integers(least, most))
     other = data.draw(st.integers(least, max(least, min(most, area // one))))
