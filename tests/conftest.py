@@ -1,10 +1,12 @@
 """Small pictures and networks that the tests share; nothing here needs a network connection."""
+import functools
 import importlib.util
 import multiprocessing
 import os
 import random
 import re
 import signal
+import sys
 import tempfile
 import time
 import urllib.error
@@ -23,16 +25,25 @@ import torch
 
 import nst_utils as nst
 
-# children are forked from a process that has imported everything but computed nothing: quick, and no threads are torn apart
-CHILDREN = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
-# what can't be found there is imported later
-CHILDREN.set_forkserver_preload(["nst_utils", "training", "experiments", "accelerate", "pytest"])
+
+@functools.cache
+def processes():
+    """What makes child processes: forked from one that has imported everything but computed nothing, so that they begin quickly
+    and no threads are torn apart; on Windows fresh ones."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+    set_forkserver_preload(["nst_utils", "training", "experiments", "pytest", "nbformat", "conftest"])
+    with pytest.MonkeyPatch.context() as patch:  # before Python 3.14 the process that forks does not know our sys.path
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        ensure_running()
+    return multiprocessing.get_context("forkserver")
 
 
 def kill_at_a_random_moment(target, arguments, within):
     """Run target(*arguments, event) in a process until it has set the event, and at most so many seconds longer: kill -9."""
-    started = CHILDREN.Event()
-    child = CHILDREN.Process(target=target, args=(*arguments, started))
+    started = processes().Event()
+    child = processes().Process(target=target, args=(*arguments, started))
     child.start()
     assert started.wait(120)
     time.sleep(random.uniform(0, within))

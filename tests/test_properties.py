@@ -41,7 +41,7 @@ def pixels_of(data, least, most=700, area=10_000):
     return data.draw(st.permutations((one, other)))
 
 
-@tried(30)
+@tried(20)
 @given(data=st.data(), arch=st.sampled_from(ARCHS), seed=SEEDS)
 def test_losses_are_finite_and_gradients_have_the_shape_of_the_picture(data, arch, seed):
     network, names = untrained(arch)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import CHILDREN, kill_at_a_random_moment
+from conftest import kill_at_a_random_moment, processes
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -301,8 +301,8 @@ def test_two_processes_train_as_one_with_the_double_batch(folders):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    target = [CHILDREN.Queue() for _ in range(2)]
-    children = [CHILDREN.Process(target=one_of_two, args=(rank, port, folders, target), daemon=True) for rank in range(2)]
+    target = [processes().Queue() for _ in range(2)]
+    children = [processes().Process(target=one_of_two, args=(rank, port, folders, target), daemon=True) for rank in range(2)]
     for child in children:
         child.start()
     results = [queue.get(timeout=120) for queue in target]
