@@ -377,14 +377,22 @@ def start_normalised(student: nst.FeatureExtractor, pictures: Sequence[Tensor]) 
 
 
 @torch.no_grad()
-def start_from_teacher(student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]) -> None:
-    """Give a student of shape "vgg16_compact" its teacher's convolutions, each reading the first principal directions (of the
-    matrix of second moments over `pictures`, (1, 3, H, W) each) of what the teacher's reads."""
+def second_moments(teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]) -> dict[str, Tensor]:
+    """For each of ENCODER_LAYERS but the first the matrix (C, C) of second moments of what the `encoder_teacher` reads there,
+    summed over pictures (1, 3, H, W), in float64."""
     moments = dict.fromkeys(ENCODER_LAYERS[1:], 0)
     for picture in pictures:
         maps = teacher(picture)
         for layer, before in zip(moments, teacher.layers[len(ENCODER_LAYERS):]):
             moments[layer] = moments[layer] + nst.gram(maps[before])[0].double()
+    return moments
+
+
+@torch.no_grad()
+def start_from_teacher(student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]) -> None:
+    """Give a student of shape "vgg16_compact" its teacher's convolutions, each reading the first principal directions (of the
+    `second_moments` over pictures) of what the teacher's reads."""
+    moments = second_moments(teacher, pictures)
     for layer, own, learnt in zip(ENCODER_LAYERS, _convolutions(student), _convolutions(teacher)):
         kernel, bias = learnt.weight.float(), learnt.bias.float()
         if isinstance(own, nn.Sequential):

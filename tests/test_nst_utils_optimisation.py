@@ -374,6 +374,16 @@ def test_bfloat16_reaches_the_loss_of_float32(picture, painting):
 # -- speed and memory: fast paths give what the plain ones give; what can't fit in memory is said before it starts --------
 
 
+def test_bfloat16_ends_near_float32(picture, painting):
+    ends = []
+    judge = nst.StyleObjective(picture, painting, precision="float32")
+    for precision in ("float32", "bfloat16"):
+        objective = nst.StyleObjective(picture, painting, precision=precision)
+        *_, last = nst.optimize_image(picture, objective, steps=20, optimizer="adam")
+        ends.append(judge(last.image)[0].item())
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
+
+
 def test_the_memory_of_lbfgs_is_short_for_large_pictures():
     assert nst.lbfgs_history(3 * 384 * 512) == 20 and nst.lbfgs_history(3 * 1536 * 2048) == 7 and nst.lbfgs_history(10**9) == 4
 
