@@ -368,6 +368,7 @@ def rates(lab: Lab, unit: tuple[str, int]) -> Iterator[Row]:
 
 SIDES = ("64 x 64", "63 x 97", "127 x 128", "511 x 255", "33 x 512", "1000 x 40", "1023 x 1025", "2048 x 1536", "4096 x 2304")
 ENOUGH = 4  # units of a recording with the real VGG-16
+DEFAULT_ARCH = "vgg16_compact"
 RECORDINGS = {
     "optimisers": Recording(SIX, optimisers),
     "rates": Recording([(name, seed) for name in nst.PHOTOGRAPHS for seed in SEEDS], rates),
@@ -377,9 +378,10 @@ RECORDINGS = {
     "grid_ratio": Recording(SIX, grid_ratio), "pooling": Recording(BENCH, pooling),
     "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions), "textures": Recording(STYLES, textures),
     "statistics": Recording(SIX, statistics), "kernels": Recording(SIX, kernels), "gradients": Recording(BENCH, gradients),
-    "sizes": Recording(SIDES, sizes), "progress": Recording(BENCH, progress), "speed": Recording(SIX, speed),
-    "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution),
-    "opinions": Recording([f"survey {seed}" for seed in range(10)], opinions)}
+    "sizes": Recording(SIDES, sizes, apart=True), "progress": Recording(BENCH, progress, apart=True),
+    "speed": Recording(SIX, speed, apart=True),
+    "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution, apart=True),
+    "opinions": Recording([f"survey {seed}" for seed in range(10)], opinions, apart=True)}
 
 
 # --- What follows from them -------------------------------------------------------------------------------------------
@@ -753,12 +755,13 @@ def answer(parts: Sequence[Verdict]) -> str:
     return "fails" if "fails" in answers else "holds" if answers == {"holds"} else "undecided"
 
 
-def judged(claim: str, *, arch: str = "vgg16_compact", folder=MEASUREMENTS) -> list[Verdict]:
+def judged(claim: str, *, arch: str = DEFAULT_ARCH, folder=MEASUREMENTS) -> list[Verdict]:
     """The parts of a claim as recorded with a network; none unless all units are there, or ENOUGH of another network than the
     default, which takes hours for each."""
     name, function = RULES[nst.one_of("claim", claim, RULES)]
+    arch = DEFAULT_ARCH if RECORDINGS[name].apart else arch
     rows, units = measurements(name, arch=arch, folder=folder), len(RECORDINGS[name].units)
-    wanted = units if arch == "vgg16_compact" else min(units, ENOUGH)
+    wanted = units if arch == DEFAULT_ARCH else min(units, ENOUGH)
     return function(Table(rows)) if len({row["unit"] for row in rows}) >= wanted else []
 
 
@@ -769,7 +772,7 @@ def register() -> dict[str, dict[str, str]]:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
-def verdicts(*claims: str, archs: Sequence[str] = ("vgg16_compact", "vgg16"), folder=MEASUREMENTS) -> list[dict[str, str]]:
+def verdicts(*claims: str, archs: Sequence[str] = (DEFAULT_ARCH, "vgg16"), folder=MEASUREMENTS) -> list[dict[str, str]]:
     """For each claim (all of the register if none is named) its line there, and for each network what was measured and what
     follows: rows for `report.verdict_table`."""
     entries, table = register(), []
@@ -777,7 +780,8 @@ def verdicts(*claims: str, archs: Sequence[str] = ("vgg16_compact", "vgg16"), fo
         row = dict(entries[nst.one_of("claim", claim, entries)])
         for arch in archs:
             parts = judged(claim, arch=arch, folder=folder) if claim in RULES else []
-            row[arch] = "; ".join(map(str, parts)) or "not recorded"
+            alike = parts and arch != archs[0] and RECORDINGS[RULES[claim][0]].apart
+            row[arch] = "the same: it depends on neither" if alike else "; ".join(map(str, parts)) or "not recorded"
             row[f"{arch} verdict"] = answer(parts) if parts else ""
         table.append(row)
     return table
@@ -792,7 +796,7 @@ def main(arguments: list[str] | None = None, *, folder=MEASUREMENTS) -> None:
     parser.add_argument("command", choices=["record"])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECORDINGS)}, or claims such as VS3; none means "
                                                                  "all")
-    parser.add_argument("--arch", default="vgg16_compact", help="the network to optimise against (default: %(default)s)")
+    parser.add_argument("--arch", default=DEFAULT_ARCH, help="the network to optimise against (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="long side of the pictures (default: %(default)s)")
     parser.add_argument("--units", type=int, metavar="N", help="only the first N of each recording (default: all)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="so many units at a time (default: %(default)s)")
@@ -801,6 +805,8 @@ def main(arguments: list[str] | None = None, *, folder=MEASUREMENTS) -> None:
     options = parser.parse_args(arguments)
     names = (RULES[name][0] if name in RULES else name for name in options.names or RECORDINGS)
     wanted = {name: RECORDINGS[nst.one_of("recording", name, RECORDINGS)] for name in names}
+    if options.arch != DEFAULT_ARCH:
+        wanted = {name: recording for name, recording in wanted.items() if not recording.apart}
     if options.units:
         wanted = {name: replace(recording, units=recording.units[:options.units]) for name, recording in wanted.items()}
     if options.list:

@@ -395,7 +395,8 @@ class Verdict:
 
     def __str__(self) -> str:
         what = f"{self.what} " if self.what else ""
-        return f"{what}{self.median:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.count}: {self.answer}"
+        found = f"{what}{self.median:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.count}"
+        return found if self.answer == "report" else f"{found}: {self.answer}"
 
 
 def verdict(values: Sequence[float], *, above: float | None = None, below: float | None = None, what: str = "",
@@ -478,10 +479,12 @@ class Recording:
     units: what is recorded at a stroke, so that it can be compared with each other, mostly one pair of the bench.
     measure: a function of a Lab and a unit that yields rows, dicts of names and numbers that read the same in all units; what
         stands under "picture" (1, 3, H, W) is saved in a folder beside the file, which has its name.
+    apart: whether its numbers don't depend on the network of the lab, so that one recording answers for all of them.
     """
 
     units: Sequence[Any]
     measure: Callable[[Lab, Any], Iterator[dict[str, Any]]]
+    apart: bool = False
 
 
 def measurements(name: str, *, arch: str | None = None, folder: Path = MEASUREMENTS) -> list[dict[str, Any]]:

@@ -225,7 +225,7 @@ def test_what_is_only_reported_has_numbers_and_no_verdict():
                  statistic=list(claims.style_statistics.STATISTICS))
     parts = claims.RULES["PR9"][1](table)
     assert len(parts) == 7 and claims.answer(parts) == "report"
-    assert str(parts[-1]) == "histograms 1.2 [1.2, 1.2], n = 6: report"
+    assert str(parts[-1]) == "histograms 1.2 [1.2, 1.2], n = 6"
 
 
 def test_sizes_and_seeds_are_all_fine_or_the_claim_fails():
@@ -284,6 +284,10 @@ def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(l
     assert first["vgg16_compact"].startswith("evaluations 1 [1, 1], n = 12: fails; style distance 1 [1, 1]")
     assert first["vgg16_compact verdict"] == "fails"
     assert first["vgg16"] == second["vgg16_compact"] == "not recorded" and second["vgg16 verdict"] == ""
+    sizes = Recording(claims.RECORDINGS["sizes"].units, lambda *_: iter([{"odd": "content", "fine": 1.0}]), apart=True)
+    list(record({"sizes": sizes}, lab, folder=tmp_path))
+    of_adain, = claims.verdicts("SO4", folder=tmp_path)  # of no network that can be chosen
+    assert of_adain["vgg16 verdict"] == of_adain["vgg16_compact verdict"] == "holds" and of_adain["vgg16"].startswith("the same")
     everything = claims.verdicts(folder=tmp_path / "nothing")
     assert [row["id"] for row in everything] == list(claims.register()) and len(everything) == 42
     assert {row["vgg16_compact"] for row in everything if row["id"] not in claims.RULES} == {"not recorded"}
