@@ -291,6 +291,17 @@ def progress(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
         yield {"trained": share, "share": judge.share_closed(image, content, style), "lpips": judge.lpips(image, content)}
 
 
+def passes(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """AdaIN, and WCT with the same decoder, at half and at full strength."""
+    content, style = _pictures(lab, *pair)
+    network, judge = nst.AdaIN.pretrained(device=lab.device), lab.judges["alexnet"]
+    for name, transform in (("AdaIN", nst.adain), ("WCT", nst.wct)):
+        for alpha in (0.5, 1.0):
+            image = network.stylize(content, style, alpha=alpha, transform=transform).cpu()
+            yield {"method": name, "alpha": alpha, "share": judge.share_closed(image, content, style),
+                   "lpips": judge.lpips(image, content)}
+
+
 def speed(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """Seconds of a pass of AdaIN and of an evaluation with its encoder, and how many evaluations come as near to the style."""
     content, style = _pictures(lab, *pair)
@@ -379,7 +390,7 @@ RECORDINGS = {
     "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions), "textures": Recording(STYLES, textures),
     "statistics": Recording(SIX, statistics), "kernels": Recording(SIX, kernels), "gradients": Recording(BENCH, gradients),
     "sizes": Recording(SIDES, sizes, apart=True), "progress": Recording(BENCH, progress, apart=True),
-    "speed": Recording(SIX, speed, apart=True),
+    "passes": Recording(BENCH, passes, apart=True), "speed": Recording(SIX, speed, apart=True),
     "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution, apart=True),
     "opinions": Recording([f"survey {seed}" for seed in range(10)], opinions, apart=True)}
 
