@@ -792,7 +792,7 @@ def verdicts(*claims: str, archs: Sequence[str] = (DEFAULT_ARCH, "vgg16"), folde
         for arch in archs:
             parts = judged(claim, arch=arch, folder=folder) if claim in RULES else []
             alike = parts and arch != archs[0] and RECORDINGS[RULES[claim][0]].apart
-            row[arch] = "the same: it depends on neither" if alike else "; ".join(map(str, parts)) or "not recorded"
+            row[arch] = "as on the left" if alike else "; ".join(map(str, parts)) or "not recorded"
             row[f"{arch} verdict"] = answer(parts) if parts else ""
         table.append(row)
     return table
