@@ -966,8 +966,8 @@ class AdaIN(nn.Module):
     def decode(self, maps: Tensor) -> Tensor:
         """Maps (N, C, H, W) of `layer` -> images (N, 3, 8 H, 8 W) at its stride, for relu4_1 8; not clamped."""
         dtype = self.encoder.dtype  # not by autocast, which on a CPU pads in float32
-        rounded = {id(value): value.to(dtype) for value in self.decoder.parameters()}  # threads may share the decoder
-        return full(copy.deepcopy(self.decoder, rounded)(maps.to(dtype, memory_format=torch.channels_last)))
+        kept = {id(one): one.to(dtype) for one in self.decoder.parameters()} | {id(one): one for one in self.decoder.buffers()}
+        return full(copy.deepcopy(self.decoder, kept)(maps.to(dtype, memory_format=torch.channels_last)))  # threads may share it
 
     @torch.no_grad()
     def statistics(self, style: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 
 import nst_utils as nst
 
+BASE = 350 * 2**20  # what Python and PyTorch take themselves
+
 
 def available_memory(device: torch.device) -> float:
     """Free memory in bytes; infinite where nobody knows."""
@@ -43,7 +45,7 @@ def step_memory(extractor: nst.FeatureExtractor, height: int, width: int) -> int
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         largest = max(map(math.prod, extractor.shapes(height, width).values()))
     sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return sizes + 12 * largest + 4 * pixels * (2 * nst.lbfgs_history(pixels) + 10) + 350 * 2**20
+    return sizes + 12 * largest + 4 * pixels * (2 * nst.lbfgs_history(pixels) + 10) + BASE
 
 
 def pass_memory(network: nst.AdaIN, height: int, width: int) -> int:
@@ -54,7 +56,7 @@ def pass_memory(network: nst.AdaIN, height: int, width: int) -> int:
     for module in network.decoder:
         area *= 4 if isinstance(module, torch.nn.Upsample) else 1
         largest = max(largest, area * getattr(module, "out_channels", 0))
-    return int((sum(maps) + 2 * largest) * network.encoder.dtype.itemsize) + 350 * 2**20
+    return int((sum(maps) + 2 * largest) * network.encoder.dtype.itemsize) + BASE
 
 
 def forget_last_error() -> None:
@@ -65,7 +67,7 @@ def forget_last_error() -> None:
 
 def check_memory(extractor: nst.FeatureExtractor, image: torch.Tensor, count: int) -> None:
     """Refuse so many pictures of that shape if their optimisation can't fit, and say which size can."""
-    _check(extractor, image, lambda height, width: count * step_memory(extractor, height, width))
+    _check(extractor, image, lambda height, width: BASE + count * (step_memory(extractor, height, width) - BASE))
 
 
 def check_pass(network: nst.AdaIN, content: torch.Tensor) -> None:

@@ -278,8 +278,8 @@ def roughness(image: Tensor, style: Tensor) -> float:
 def _spectrum(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Frequencies, in cycles per pixel, and the power at each; a Hann window takes the edges of the picture off."""
     window = np.hanning(picture.shape[0])[:, None] * np.hanning(picture.shape[1])
-    power = np.abs(np.fft.rfft2((picture - picture.mean()) * window)) ** 2
-    return np.hypot(np.fft.fftfreq(picture.shape[0])[:, None], np.fft.rfftfreq(picture.shape[1])), power
+    power = np.abs(np.fft.fft2((picture - picture.mean()) * window)) ** 2
+    return np.hypot(*np.meshgrid(*map(np.fft.fftfreq, picture.shape), indexing="ij")), power
 
 
 def stroke_size(image: Tensor, *, longest: float = 64.0) -> float:
@@ -298,9 +298,18 @@ def octaves(image: Tensor, count: int = 6) -> np.ndarray:
 
 
 def sharpness(image: Tensor, photograph: Tensor) -> float:
-    """What a picture has of waves shorter than 8 pixels, as a share of what the photograph has."""
+    """What a picture has of waves shorter than 8 pixels, as a share of what the photograph has; grain counts as well."""
     fine = [np.sqrt(power[frequencies > 1 / 8].mean()) for frequencies, power in map(_spectrum, map(grey, (image, photograph)))]
     return float(fine[0] / fine[1])
+
+
+def detail(image: Tensor, photograph: Tensor) -> float:
+    """How much of the photograph's waves shorter than 8 pixels a picture has in the photograph's places, 1 for all: grain is
+    somewhere else, and does not count."""
+    window = np.hanning(grey(image).shape[0])[:, None] * np.hanning(grey(image).shape[1])
+    own, wanted = (np.fft.fft2(grey(one) * window) for one in (image, photograph))
+    fine = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, own.shape), indexing="ij")) > 1 / 8
+    return float((own * wanted.conj()).real[fine].sum() / (np.abs(wanted[fine]) ** 2).sum())
 
 
 def coarse_correlation(image: Tensor, other: Tensor, *, block: int = 8) -> float:
@@ -319,7 +328,7 @@ def psnr(image: Tensor, other: Tensor) -> float:
 
 def ssim(image: Tensor, other: Tensor) -> float:
     """Structural similarity of two pictures in grey, 1 if equal: scikit-image's, with windows of 7 x 7 pixels."""
-    return float(structural_similarity(*(np.asarray(nst.to_pil(one).convert("L")) for one in (image, other))))
+    return float(structural_similarity(*(grey(one) for one in (image, other)), data_range=1.0))
 
 
 def lab(image: Tensor) -> np.ndarray:
@@ -329,7 +338,7 @@ def lab(image: Tensor) -> np.ndarray:
 
 def colour_distance(image: Tensor, other: Tensor, *, block: int = 1) -> float:
     """Mean CIELAB distance of two pictures of one shape, pixel by pixel or of their means over blocks."""
-    image, other = (F.avg_pool2d(one.cpu(), block) if block > 1 else one for one in (image, other))
+    image, other = (F.avg_pool2d(one[..., RIM:-RIM, RIM:-RIM].cpu(), block) for one in (image, other))
     return float(np.linalg.norm(lab(image) - lab(other), axis=2).mean())
 
 
@@ -395,7 +404,8 @@ class Verdict:
 
     def __str__(self) -> str:
         what = f"{self.what} " if self.what else ""
-        found = f"{what}{self.median:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.count}"
+        found = f"{what}{self.median:.3g}"
+        found += f" [{self.low:.3g}, {self.high:.3g}], n = {self.count}" if self.count != 1 else ""
         return found if self.answer == "report" else f"{found}: {self.answer}"
 
 
@@ -428,6 +438,7 @@ def median_interval(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
 # --- Recorded measurements --------------------------------------------------------------------------------------------
 
 MEASUREMENTS = nst.DATA / "measurements"
+TEXTS = ("arch", "unit", "commit", "day", "torch", "machine")  # never numbers: some names of commits look like one
 
 
 class Lab:
@@ -446,8 +457,8 @@ class Lab:
 
     def runs(self, cells: Mapping[Any, Mapping], *, marks: Sequence[int] = (), together: int | None = None,
              **common) -> dict[Any, dict[int, nst.Step]]:
-        """`sweep` that keeps more of each run: label -> number of evaluations -> the Step after so many, for `marks` and the
-        last one, which is the best picture of the run."""
+        """`sweep` that keeps more of each run: label -> number of updates -> the Step after so many, for `marks` and the last
+        one, which is the best picture of the run."""
         common = {"size": self.size, "device": self.device, **self.network} | common
         kept = {label: {} for label in cells}
         for label, step in _here({label: common | dict(cell) for label, cell in cells.items()}, together):
@@ -463,7 +474,8 @@ class Lab:
         if content is not None:
             numbers |= {"lpips": self.judges["alexnet"].lpips(image, content), "ssim": ssim(image, content),
                         "colour": colour_distance(image, content, block=8), "psnr": psnr(image, content),
-                        "coarse": coarse_correlation(image, content), "sharpness": sharpness(image, content)}
+                        "coarse": coarse_correlation(image, content), "sharpness": sharpness(image, content),
+                        "detail": detail(image, content)}
         if style is not None:
             alexnet, vgg = (judge.style_distance(image, style) for judge in (self.judges["alexnet"], self.judges["vgg16"]))
             numbers |= {"alexnet": alexnet, "vgg16": vgg, "roughness": roughness(image, nst.resize(style, image.shape[-2:]))}
@@ -493,7 +505,7 @@ def measurements(name: str, *, arch: str | None = None, folder: Path = MEASUREME
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = [{key: value if key in TEXTS else _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
     return [row for row in rows if arch in (None, row["arch"])]
 
 
@@ -507,7 +519,11 @@ def _number(text: str) -> Any:
 def record(recordings: Mapping[str, Recording], lab: Lab, *, folder: Path = MEASUREMENTS, executor=None) -> Iterator[str]:
     """Measure every unit that is not in `folder` yet and add its rows to NAME.csv; yields what was done. Stopped at any moment
     it leaves whole units, and goes on from there. executor: as in `sweep`, for units side by side; None measures them here."""
-    done = {(name, row["unit"]) for name in recordings for row in measurements(name, arch=lab.arch, folder=folder)}
+    rows = [(name, row) for name in recordings for row in measurements(name, arch=lab.arch, folder=folder)]
+    for name, row in rows:
+        if row["size"] != lab.size:
+            raise ValueError(f"{name} was recorded with {lab.arch} at {row['size']:g} px: {lab.size} px can't be added to it.")
+    done = {(name, row["unit"]) for name, row in rows}
     missing = {(name, _label(unit)): (recording.measure, lab, unit) for name, recording in recordings.items()
                for unit in recording.units if (name, _label(unit)) not in done}
     if executor:

@@ -433,6 +433,7 @@ def train_encoder(student: nst.FeatureExtractor, sources, *, teacher: nst.Featur
                          accelerator=accelerator):
         losses.hand_back()
         yield step
+    losses.hand_back()  # of a training that was finished before
 
 
 @torch.no_grad()
