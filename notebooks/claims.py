@@ -569,12 +569,13 @@ def pr5(grid_beta: Table) -> list[Verdict]:
 def pr7(weights: Table) -> list[Verdict]:
     """Style distances at LPIPS in the middle of what both depths reach; pairs in which they have none in common are left out."""
     ratios = []
-    for unit in weights.where(unit=[" x ".join(pair) for pair in SIX]).units():
+    shallow_too = {row["unit"] for row in weights.where(content_layer="relu2_1").rows}
+    for unit in weights.where(unit=list(shallow_too)).units():
         lines = [sorted((row["lpips"], row["alexnet"]) for row in unit.where(content_layer=layer).rows)
                  for layer in ("relu2_1", "relu4_2")]
         lowest, highest = max(line[0][0] for line in lines), min(line[-1][0] for line in lines)
         shallow, deep = (np.interp((lowest + highest) / 2, *zip(*line)) for line in lines)
-        ratios += [deep / shallow] * (lowest <= highest)
+        ratios += [deep / shallow] if lowest <= highest else []
     return [enough(ratios, below=0.9)]
 
 

@@ -177,13 +177,45 @@ def test_styles_are_compared_where_both_depths_change_the_photograph_alike():
         return {"lpips": lpips, "alexnet": (1 - lpips) * (0.5 if layer == "relu4_2" else 1)}
     result, = claims.RULES["PR7"][1](rows(measured, content_layer=["relu2_1", "relu4_2"], style_weight=claims.WEIGHTS))
     assert result.median == pytest.approx(0.5, abs=0.01) and result.answer == "holds"
+    apart = rows(lambda pair, layer, weight: measured(pair, layer, weight) | ({"lpips": 2.0} if layer == "relu2_1" else {}),
+                 content_layer=["relu2_1", "relu4_2"], style_weight=claims.WEIGHTS)
+    nothing, = claims.RULES["PR7"][1](apart)  # at no LPIPS are there both
+    assert (nothing.count, nothing.answer) == (0, "undecided")
+
+
+def test_layers_are_compared_with_equal_seeds():
+    def measured(pair, against, seed):
+        return {"lpips": {("relu4_1 against relu4_2", 0): 0.5, ("relu4_2 against relu4_2", 10): 0.2}.get((against, seed), 9.0),
+                "roughness": 1.0}
+    pairs = [(0, "relu4_1 against relu4_2"), (10, "relu4_1 against relu4_2"), (10, "relu4_2 against relu4_2")]
+    table = claims.Table([{"unit": unit, "content_layer": name, "seed": seed} | measured(unit, name, seed)
+                          for unit in UNITS for seed, name in pairs]
+                         + rows(lambda *_: {"roughness": 1.0}, content_layer=claims.RELUS, seed=[0]).rows)
+    between, _ = claims.RULES["VS4"][1](table)
+    assert between.median == pytest.approx(2.5) and between.answer == "holds"
+
+
+def test_a_photograph_is_asked_for_from_each_of_two_layers_and_noises():
+    def psnr(pair, contrast, layer, evaluations):
+        return {"psnr": math.inf if contrast == 0.2 else 29.0 if layer == "conv1_2" else 40.0}
+    table = rows(psnr, contrast=[0.2, 1.0], content_layer=claims.CONVOLUTIONS[:2], evaluations=[300])
+    assert answers("PR1", table) == ["holds", "holds", "holds", "fails"]
+
+
+def test_a_speed_that_is_never_reached_and_memory_that_python_takes_are_allowed_for():
+    table = rows(lambda pair: {"needed": math.inf, "evaluation": 0.1, "pass": 0.1})
+    assert [part.median for part in claims.RULES["HB1"][1](table)] == pytest.approx([500, 1000])
+    table = claims.Table([{"unit": "a", "seconds": 3.0, "megapixels": mega, "memory": 0.3 + 2 * mega} for mega in (0.1, 0.4)])
+    seconds, more = claims.RULES["PR10"][1](table)
+    assert more.median == pytest.approx(0.5) and str(seconds) == "s per megapixel, a 3"
 
 
 def test_colours_are_compared_at_the_same_style_distance():
     def measured(pair, start, seed, evaluations):
         distance = 100 / evaluations
         return {"alexnet": distance, "colour": 30 - distance - 5 * (start == "content")}
-    result, = claims.RULES["ZH7"][1](rows(measured, start=["noise", "content"], seed=[0], evaluations=[26, 101, 401]))
+    result, = claims.RULES["ZH7"][1](rows(measured, start=["noise", "content"], seed=[0, 1, 2],
+                                               evaluations=[26, 101, 401]))
     assert result.median == pytest.approx(-5) and result.answer == "holds"
 
 

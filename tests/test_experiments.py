@@ -1,5 +1,6 @@
 """Sweeps against single runs, and measures on known answers."""
 import concurrent.futures
+import copy
 import multiprocessing
 import types
 from pathlib import Path
@@ -18,6 +19,7 @@ from experiments import (
     Recording,
     coarse_correlation,
     colour_distance,
+    detail,
     faint_noise,
     largest_batch,
     measurements,
@@ -205,11 +207,11 @@ def test_a_picture_is_like_itself_and_unlike_noise(picture):
 
 
 def test_colour_distance_of_known_greys():
-    black, white = torch.zeros(1, 3, 16, 8), torch.ones(1, 3, 16, 8)
-    assert colour_distance(black, black) == 0 and colour_distance(black, white) == pytest.approx(100, abs=0.01)  # L runs to 100
+    black, white = torch.zeros(1, 3, 48, 24), torch.ones(1, 3, 48, 24)
     half = torch.cat([black, white], 3)
-    assert colour_distance(half, half.flip(-1)) == pytest.approx(100, abs=0.01)
-    assert colour_distance(half, half.flip(-1), block=16) == 0  # the same from afar
+    assert colour_distance(half, half) == 0
+    assert colour_distance(half, half.flip(-1)) == pytest.approx(100, abs=0.01)  # L runs to 100
+    assert colour_distance(half, half.flip(-1), block=24) == 0  # the same from afar
 
 
 def test_noise_is_seeded_and_as_faint_as_asked(picture):
@@ -261,6 +263,46 @@ def test_a_blurred_picture_is_less_sharp_but_coarsely_the_same():
     assert coarse_correlation(soft, photograph) > 0.98 and coarse_correlation(1 - photograph, photograph) == pytest.approx(-1)
 
 
+def test_what_directions_a_picture_has_makes_no_difference():
+    stripes = nst.resize(nst.sample("stained_glass", 128), (128, 128))
+    assert stroke_size(stripes) == pytest.approx(stroke_size(stripes.mT), rel=1e-6)
+    assert octaves(stripes) == pytest.approx(octaves(stripes.mT), rel=1e-6)
+
+
+def test_no_measure_looks_at_the_rim():
+    photograph = nst.sample("chelsea", 128)
+    framed = torch.ones_like(photograph)
+    inside = (slice(RIM, -RIM),) * 2
+    framed[..., *inside] = photograph[..., *inside]
+    assert ssim(framed, photograph) == pytest.approx(1)
+    for block in (1, 8):
+        assert colour_distance(framed, photograph, block=block) == 0
+
+
+def test_grain_is_sharp_but_no_detail():
+    photograph = nst.sample("chelsea", 128)
+    noise = 0.2 * (nst.initial_image(photograph, "noise") - 0.5)
+    assert detail(photograph, photograph) == pytest.approx(1)
+    assert detail(nst.resize(nst.resize(photograph, 16), photograph.shape[-2:]), photograph) < 0.2
+    grainy = 0.5 + noise
+    assert sharpness(grainy, photograph) > 0.3 and abs(detail(grainy, photograph)) < 0.1
+
+
+def test_a_commit_stays_a_name_and_a_size_is_one(lab, recording, tmp_path):
+    recording, _ = recording
+    list(record({"first": recording}, lab, folder=tmp_path))
+    path = tmp_path / "first.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    place = lines[0].split(",").index("commit")
+    cells = [line.split(",") for line in lines[1:]]
+    path.write_text("\n".join([lines[0], *(",".join([*one[:place], "87e1235", *one[place + 1:]]) for one in cells)]) + "\n")
+    assert {row["commit"] for row in measurements("first", folder=tmp_path)} == {"87e1235"}
+    other = copy.copy(lab)
+    other.size = lab.size + 1
+    with pytest.raises(ValueError, match=f"first was recorded with .* at {lab.size} px: {lab.size + 1} px"):
+        list(record({"first": recording}, other, folder=tmp_path))
+
+
 def test_psnr_of_known_noise():
     picture = torch.full((1, 3, 200, 200), 0.5)
     noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -308,7 +350,7 @@ def test_the_bench_is_what_the_register_asks_for():
 def test_a_verdict_looks_at_the_whole_interval(values, options, answer):
     result = verdict(values, **options)
     assert result.answer == answer and result.low <= result.median <= result.high and result.count == len(values)
-    assert str(result).endswith(answer) and verdict(values, **options) == result
+    assert str(result).endswith(f": {answer}") == (answer != "report") and verdict(values, **options) == result
 
 
 def test_the_intervals_of_several_conditions_are_those_of_each():

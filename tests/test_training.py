@@ -515,6 +515,9 @@ def test_a_broken_training_of_an_encoder_goes_on_with_the_same_bits_and_its_weig
     rest = list(teach(wide, teacher, resumed, checkpoint=tmp_path / "c.pt"))
     assert [step.losses for step in rest] == [step.losses for step in curve[2:]] and "Resumed at step 2" in rest[0].note
     assert all(torch.equal(a, b) for a, b in zip(whole.body.state_dict().values(), resumed.body.state_dict().values()))
+    again = pupil(seed=8)  # of a training that was finished
+    assert not list(teach(wide, teacher, again, checkpoint=tmp_path / "c.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.body.state_dict().values(), again.body.state_dict().values()))
     path = training.save_weights(nn.ModuleDict({"features": whole.body}), tmp_path / "student.pt")
     read = nst.FeatureExtractor("vgg16_compact", ["conv3_1"], weights=path, precision="float32")
     assert path.stat().st_size < 6_000_000
@@ -556,5 +559,7 @@ def test_a_decoder_that_normalises_does_so_before_every_relu(folders, kind, modu
     before = weight.detach().clone()
     train(folders, network, steps=2)
     assert not torch.equal(weight, before)
+    counted = [layer.num_batches_tracked.item() for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+    assert all(count > 0 for count in counted)  # what is kept for later, when there is one picture only
     with pytest.raises(ValueError, match="kind is one of instance, batch"):
         training.with_normalisation(network, "layer")
