@@ -45,15 +45,16 @@ def test_each_recording_runs_and_tells_its_runs_apart(name, lab, short, tmp_path
     assert all(isinstance(row[key], float) or row[key] == "" for row in rows for key in row.keys() & claims.NUMBERS)
 
 
-RECOMPUTED = ("kernels", "gradients", "sizes", "opinions", "style_layers", "weights")  # a minute in all on two cores
+RECOMPUTED = ("kernels", "gradients", "sizes", "opinions", "resolution", "reconstructions", "style_layers")
 ALIKE = {  # the largest relative difference, whatever the machine and its precision
     "total": 0.15, "content": 0.15, "style": 0.15, "ssim": 0.1, "roughness": 0.1, "strokes": 0.1, "touched": 0.05, "fine": 0.0,
-    "points": 1e-4}
+    "points": 1e-4, "coarse": 0.02, "megapixels": 1e-5}
 
 
 @pytest.mark.parametrize("name", RECOMPUTED)
 def test_a_recorded_cell_comes_out_again(name, lab, monkeypatch):
     recorded = measurements(name, arch="vgg16_compact")
+    recorded.sort(key=lambda row: row["unit"].startswith("astronaut"))  # the largest picture last
     if not recorded:
         pytest.skip("not recorded yet")
     if name == "opinions":
@@ -67,7 +68,7 @@ def test_a_recorded_cell_comes_out_again(name, lab, monkeypatch):
     assert {key: value for key, value in row.items() if key not in claims.NUMBERS} == {
         key: recorded[0][key] for key in row if key not in claims.NUMBERS}
     for key in row.keys() & recorded[0].keys() & ALIKE.keys():
-        assert row[key] == pytest.approx(recorded[0][key], rel=ALIKE[key])
+        assert row[key] == pytest.approx(recorded[0][key], rel=ALIKE[key], abs=1e-3)
     assert row.get("difference", 0) < 1e-9
 
 
