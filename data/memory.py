@@ -36,16 +36,16 @@ def container_memory(folder=Path("/sys/fs/cgroup")) -> float:
         return math.inf
 
 
-def step_memory(extractor: nst.FeatureExtractor, height: int, width: int) -> int:
-    """About how many bytes a step of L-BFGS takes at its peak for an image of height x width pixels: what autograd keeps, three
-    float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
+def step_memory(extractor: nst.FeatureExtractor, height: int, width: int, count: int = 1) -> int:
+    """About how many bytes a step of L-BFGS takes at its peak for `count` images of height x width pixels: what autograd keeps,
+    three float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
     kept, pixels = {}, 3 * height * width
     # detached: a map that the graph holds and that holds the graph would never be freed
     keep = lambda tensor: kept.setdefault(tensor.untyped_storage()._cdata, tensor.detach())  # noqa: E731
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         largest = max(map(math.prod, extractor.shapes(height, width).values()))
     sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return sizes + 12 * largest + 4 * pixels * (2 * nst.lbfgs_history(pixels) + 10) + BASE
+    return BASE + count * (sizes + 12 * largest + 4 * pixels * (2 * nst.lbfgs_history(pixels) + 10))
 
 
 def pass_memory(network: nst.AdaIN, height: int, width: int) -> int:
@@ -67,7 +67,7 @@ def forget_last_error() -> None:
 
 def check_memory(extractor: nst.FeatureExtractor, image: torch.Tensor, count: int) -> None:
     """Refuse so many pictures of that shape if their optimisation can't fit, and say which size can."""
-    _check(extractor, image, lambda height, width: BASE + count * (step_memory(extractor, height, width) - BASE))
+    _check(extractor, image, lambda height, width: step_memory(extractor, height, width, count))
 
 
 def check_pass(network: nst.AdaIN, content: torch.Tensor) -> None:

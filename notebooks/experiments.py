@@ -275,11 +275,17 @@ def roughness(image: Tensor, style: Tensor) -> float:
     return float(variations[0] / variations[1])
 
 
-def _spectrum(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies, in cycles per pixel, and the power at each; a Hann window takes the edges of the picture off."""
+def _waves(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies, in cycles per pixel, and the amplitude at each; a Hann window takes the edges of the picture off."""
     window = np.hanning(picture.shape[0])[:, None] * np.hanning(picture.shape[1])
-    power = np.abs(np.fft.fft2((picture - picture.mean()) * window)) ** 2
-    return np.hypot(*np.meshgrid(*map(np.fft.fftfreq, picture.shape), indexing="ij")), power
+    amplitudes = np.fft.fft2((picture - picture.mean()) * window)
+    return np.hypot(*np.meshgrid(*map(np.fft.fftfreq, picture.shape), indexing="ij")), amplitudes
+
+
+def _spectrum(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies, in cycles per pixel, and the power at each."""
+    frequencies, amplitudes = _waves(picture)
+    return frequencies, np.abs(amplitudes) ** 2
 
 
 def stroke_size(image: Tensor, *, longest: float = 64.0) -> float:
@@ -306,10 +312,8 @@ def sharpness(image: Tensor, photograph: Tensor) -> float:
 def detail(image: Tensor, photograph: Tensor) -> float:
     """How much of the photograph's waves shorter than 8 pixels a picture has in the photograph's places, 1 for all: grain is
     somewhere else, and does not count."""
-    window = np.hanning(grey(image).shape[0])[:, None] * np.hanning(grey(image).shape[1])
-    own, wanted = (np.fft.fft2(grey(one) * window) for one in (image, photograph))
-    fine = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, own.shape), indexing="ij")) > 1 / 8
-    return float((own * wanted.conj()).real[fine].sum() / (np.abs(wanted[fine]) ** 2).sum())
+    own, wanted = (amplitudes[frequencies > 1 / 8] for frequencies, amplitudes in map(_waves, map(grey, (image, photograph))))
+    return float((own * wanted.conj()).real.sum() / (np.abs(wanted) ** 2).sum())
 
 
 def coarse_correlation(image: Tensor, other: Tensor, *, block: int = 8) -> float:

@@ -343,7 +343,7 @@ def test_the_readme_says_what_is_recorded():
     for row in claims.verdicts(archs=networks):
         answers = [row[f"{network} verdict"] or "-" for network in networks]
         if set(answers) - {"-", "report"}:
-            lines.append(f"| {row['sentence']} | {row['report']} | {' | '.join(answers)} | {row['notebook']} |\n")
+            lines.append(f"| {row['sentence']} ({row['id']}) | {row['report']} | {' | '.join(answers)} | {row['notebook']} |\n")
     if os.environ.get("NST_WRITE"):
         path.write_text(readme[:table.start(1)] + "".join(lines) + readme[table.end(1):], encoding="utf-8", newline="\n")
     else:
