@@ -52,12 +52,16 @@ COUNTS, FACTORS = (1, 2, 3, 4, 5), (0.1, 1.0, 10.0)
 SPOTS = (0, *dict.fromkeys(np.geomspace(1, 1000, 40).round().astype(int).tolist()))  # steps whose totals are kept
 LEVELS = (2.0, 1.5, 1.2, 1.1, 1.05)  # of the total, over the lowest
 RELUS = tuple(layer.replace("conv", "relu") for layer in CONVOLUTIONS)
+STRIDES = (2, 4, 8, 16)  # pixels between two positions of a map
+MATCHED = {"vgg16_compact": ("relu2_1", "relu3_1", "relu4_1", "relu5_1"),  # layers at STRIDES; those of training.FAMILIES
+           "resnet_compact": ("relu", "layer1", "layer2", "layer3"),
+           "googlenet_compact": ("conv1", "conv3", "inception3b", "inception4c")}
 FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
     ("total", "content", "style", "lpips", "coarse lpips", "ssim", "colour", "psnr", "coarse", "sharpness", "detail", "alexnet",
      "vgg16", "roughness", "share", "strokes", "seconds", "needed", "touched", "difference", "same", "fine", "pass", "evaluation",
      "megapixels", "memory", "points", *nst.STYLE_LAYERS, *(f"octave {k}" for k in range(1, 7)),
-     *(f"by {name}" for name in style_statistics.STATISTICS)))
+     *(f"stride {k}" for k in STRIDES), *(f"by {name}" for name in style_statistics.STATISTICS)))
 
 
 def _pictures(lab: Lab, *names: str) -> list[Tensor]:
@@ -275,6 +279,56 @@ def gradients(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
             yield {"pooling": kind, "layer": layer, "touched": (gradient != 0).float().mean().item()}
 
 
+# --- Other networks ---------------------------------------------------------------------------------------------------
+
+
+def _matched(arch: str, weights) -> dict[str, Any]:
+    """Settings of a run on one of MATCHED: style at strides of 2 to 16 pixels, content at 8."""
+    import training  # Accelerate, which it needs, is wanted here only
+    network = training.family(arch, weights=weights) if arch in training.FAMILIES else arch
+    return {"arch": network, "style_layers": MATCHED[arch], "content_layers": [MATCHED[arch][2]]}
+
+
+def families(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Networks of three families that VGG-16 taught: from the photograph in both metrics, and from two noises."""
+    content, style = _pictures(lab, *pair)
+    metrics, weights = {"frequencies": "lbfgs", "pixels": _pixel_lbfgs}, lab.network.get("weights", "DEFAULT")
+    cells = {}
+    for arch in MATCHED:
+        network = _matched(arch, weights)
+        cells |= {(arch, metric, "content", 0): network | {"optimizer": optimizer} for metric, optimizer in metrics.items()}
+        cells |= {(arch, "frequencies", "noise", seed): network | {"start": "noise", "seed": seed} for seed in SEEDS[:2]}
+    runs = lab.runs(cells, content=content, style=style, steps=150)
+    yield from _rows(lab, runs, content, style, "family", "metric", "start", "seed", shown=pair in SIX[:2])
+    from_noise = [(label, kept) for label, kept in runs.items() if "noise" in label]
+    for (one, a), (other, b) in combinations(from_noise, 2):
+        yield {"family": f"{one[0]} against {other[0]}", "start": "noise", "seed": one[-1] + 10 * other[-1],
+               "lpips": lab.judges["alexnet"].lpips(_last(a), _last(b))}
+
+
+def family_layers(lab: Lab, unit: tuple[str, str]) -> Iterator[Row]:
+    """What PR1 to PR3 ask, at the strides that all families have: the photograph back from each layer, from faint noise, and the
+    style's texture from each layer, with its error at the others."""
+    content, style = _pictures(lab, *unit)
+    for arch, layers in MATCHED.items():
+        network = _matched(arch, lab.network.get("weights", "DEFAULT"))
+        cells = {layer: network | {"content_layers": [layer]} for layer in layers}
+        runs = lab.runs(cells, content=content, start=faint_noise(content, 0.2), steps=200)
+        for stride, (layer, kept) in zip(STRIDES, runs.items()):
+            yield {"family": arch, "of": "photograph", "stride": stride} | lab.judged(kept[max(kept)], content, None)
+        judge = nst.StyleObjective(None, style.to(lab.device), **{**lab.network, **network})
+        cells = {layer: network | {"style_layers": [layer]} for layer in layers}
+        for stride, kept in zip(STRIDES, lab.runs(cells, style=style, start="noise", steps=150).values()):
+            with torch.no_grad():
+                terms = judge(_last(kept))[1]
+            errors = {f"stride {k}": terms[f"style {layer}"].item() for k, layer in zip(STRIDES, layers)}
+            yield {"family": arch, "of": "texture", "stride": stride} | errors | lab.judged(kept[max(kept)], None, style)
+
+
+def _pixel_lbfgs(pixels: list[Tensor], rate: float) -> nst.LBFGS:
+    return nst.LBFGS(pixels, rate, metric="pixels")
+
+
 # --- In one pass ------------------------------------------------------------------------------------------------------
 
 
@@ -399,6 +453,7 @@ RECORDINGS = {
     "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions),
     "first_convolutions": Recording(nst.PHOTOGRAPHS, first_convolutions), "textures": Recording(STYLES, textures),
     "statistics": Recording(SIX, statistics), "kernels": Recording(SIX, kernels), "gradients": Recording(BENCH, gradients),
+    "families": Recording(BENCH, families, apart=True), "family_layers": Recording(SIX, family_layers, apart=True),
     "sizes": Recording(SIDES, sizes, apart=True), "progress": Recording(BENCH, progress, apart=True),
     "passes": Recording(BENCH, passes, apart=True), "speed": Recording(SIX, speed, apart=True),
     "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution, apart=True),
@@ -717,6 +772,48 @@ def pr9(statistics: Table) -> list[Verdict]:
     """How many evaluations each needs to 1.1 of its own last total, over those of the Gram matrix."""
     needed = statistics.series("needed", "statistic", list(style_statistics.STATISTICS))
     return [verdict(needed[:, k] / needed[:, 0], what=name) for k, name in enumerate(style_statistics.STATISTICS) if k]
+
+
+@rule("VS7", "families")
+def vs7(families: Table) -> list[Verdict]:
+    """The share closed by each family from the photograph, and LPIPS between families, of one noise, over that between noises."""
+    from_noise = families.where(start="noise")
+    others = Table([row for row in from_noise.rows if _compared(row) == "families" and row["seed"] in (0, 11)])
+    seeds = Table([row for row in from_noise.rows if _compared(row) == "seeds"])
+    shares = families.where(start="content", metric="frequencies")
+    return [*(verdict(shares.where(family=arch).per_unit("share"), above=0.3, what=arch) for arch in MATCHED),
+            verdict(others.per_unit("lpips") / seeds.per_unit("lpips"), above=1, what="LPIPS over that of seeds")]
+
+
+def _compared(row: Row) -> str:
+    """Which two pictures a row of `families` compares: of two families or of two seeds; nothing if it is one run."""
+    one, _, other = row["family"].partition(" against ")
+    return "" if not other else "seeds" if one == other else "families"
+
+
+@rule("DI1", "families")
+def di1(families: Table) -> list[Verdict]:
+    """By how much more of the way is closed in the Fourier metric."""
+    end = families.where(start="content")
+    return [verdict(end.where(family=arch, metric="frequencies").per_unit("share")
+                    - end.where(family=arch, metric="pixels").per_unit("share"), above=0.1, what=arch)
+            for arch in MATCHED if arch != DEFAULT_ARCH]
+
+
+@rule("PR11", "family_layers")
+def pr11(family_layers: Table) -> list[Verdict]:
+    """PR1 at the first stride; PR2's order, in the share of strides at which the picture gets worse, and its correlation at the
+    last stride; PR3 in the share of layers whose own texture has the lowest error there."""
+    parts = []
+    for arch in MATCHED:
+        photographs, textures = (family_layers.where(family=arch, of=what) for what in ("photograph", "texture"))
+        quality = photographs.series("psnr", "stride", STRIDES)
+        errors = np.stack([textures.series(f"stride {k}", "stride", STRIDES) for k in STRIDES], axis=2)  # (unit, texture, at)
+        numbers = {"dB at stride 2": quality[:, 0], "falls": (np.diff(quality) < 0).mean(1),
+                   "correlation at stride 16": photographs.where(stride=16).per_unit("coarse"),
+                   "own texture": (errors.argmin(1) == np.arange(4)).mean(1)}
+        parts += [verdict(values, what=f"{arch} {what}") for what, values in numbers.items()]
+    return parts
 
 
 @rule("SO4", "sizes")

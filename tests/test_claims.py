@@ -147,6 +147,31 @@ def test_a_gap_is_there_at_first_and_shrinks():
     assert answers("TC1", rows(seen, start=["noise", "content"], evaluations=[26, 201])) == ["holds"] * 4
 
 
+def test_families_are_compared_by_one_noise_and_each_with_its_own_second_one():
+    def table(seeds, families, share=0.5, pixels=0.2):
+        alike = {f"{arch} against {arch}" for arch in claims.MATCHED}
+        other = {f"{one} against {two}" for one in claims.MATCHED for two in claims.MATCHED} - alike
+        noise = [rows(lambda *_: {"lpips": seeds}, start=["noise"], family=alike, seed=[10]),
+                 rows(lambda _, start, family, seed: {"lpips": families if seed in (0, 11) else 9.0}, start=["noise"],
+                      family=other, seed=[0, 11, 10, 1])]
+        ends = rows(lambda _, start, family, metric, seed: {"share": share if metric == "frequencies" else pixels},
+                    start=["content"], family=[*claims.MATCHED], metric=["frequencies", "pixels"], seed=[0])
+        return claims.Table([*noise[0].rows, *noise[1].rows, *ends.rows])
+    assert answers("VS7", table(0.2, 0.3)) == ["holds"] * 4
+    assert answers("VS7", table(0.3, 0.2, share=0.1)) == ["fails"] * 4
+    assert answers("DI1", table(0.2, 0.3)) == ["holds"] * 2
+    assert answers("DI1", table(0.2, 0.3, pixels=0.45)) == ["fails"] * 2
+
+
+def test_what_layers_hold_is_told_for_each_family():
+    def seen(pair, family, of, stride):
+        errors = {f"stride {k}": abs(k - stride) + 0.1 for k in claims.STRIDES}
+        return {"psnr": 40 / stride, "coarse": 0.9} | errors
+    found = claims.RULES["PR11"][1](rows(seen, family=[*claims.MATCHED], of=["photograph", "texture"], stride=claims.STRIDES))
+    assert {part.answer for part in found} == {"report"} and len(found) == 12
+    assert [part.median for part in found[:4]] == [20, 1, 0.9, 1]
+
+
 def test_the_last_step_of_each_run_counts():
     table = rows(lambda pair, start, seed, evaluations: {"alexnet": evaluations + seed, "lpips": 0.5}, start=["noise", "content"],
                  seed=[0, 1], evaluations=[26, 401])
