@@ -56,6 +56,7 @@ STRIDES = (2, 4, 8, 16)  # pixels between two positions of a map
 MATCHED = {"vgg16_compact": ("relu2_1", "relu3_1", "relu4_1", "relu5_1"),  # layers at STRIDES; those of training.FAMILIES
            "resnet_compact": ("relu", "layer1", "layer2", "layer3"),
            "googlenet_compact": ("conv1", "conv3", "inception3b", "inception4c")}
+PAINTED = tuple(("rocket", style) for style in ("swirls", "facets", "aurora_wash"))  # for van Gogh, Kandinsky and Turner
 FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
     ("total", "content", "style", "lpips", "coarse lpips", "ssim", "colour", "psnr", "coarse", "sharpness", "detail", "alexnet",
@@ -133,6 +134,16 @@ def weights(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     yield from _rows(lab, runs, content, style, "content_layer", "style_weight")
 
 
+def painters(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """The settings of Thakrar and Chen for three painters' styles: 800 epochs at a learning rate of 0.05, alpha 1, beta 1e4. They
+    name no optimiser; Adam is one of which a step is an epoch."""
+    content, style = _pictures(lab, *pair)
+    runs = lab.runs({("adam",): {}}, content=content, style=style, scale="gatys", content_weight=1.0, style_weight=1e4,
+                    content_layers=["conv4_2"], style_layers=FIRSTS, optimizer="adam", learning_rate=0.05, steps=800,
+                    marks=(25, 100, 400))
+    yield from _rows(lab, runs, content, style, "optimizer", shown=True)
+
+
 def content_layers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """Each layer as the content layer, from noise; relu4_2 with a second seed."""
     content, style = _pictures(lab, *pair)
@@ -162,12 +173,14 @@ def grid_beta(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
 
 
 def grid_ratio(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
-    """The grid of TC from noise: alpha/beta from 1e-5 to 1e-2, style at conv1_1, and on to conv5_1, both poolings."""
+    """The grid of TC: alpha/beta from 1e-5 to 1e-2, style at conv1_1, and on to conv5_1, both poolings, from faint noise (of full
+    contrast a grain is left that no layer minds, and it would cover the strokes)."""
     content, style = _pictures(lab, *pair)
+    start = faint_noise(content, 0.2)
     for pooling in ("max", "avg"):
         cells = {(pooling, count, ratio): {"style_layers": FIRSTS[:count], "content_weight": ratio}
                  for count in COUNTS for ratio in RATIOS}
-        runs = lab.runs(cells, content=content, style=style, start="noise", scale="gatys", style_weight=1.0, pooling=pooling,
+        runs = lab.runs(cells, content=content, style=style, start=start, scale="gatys", style_weight=1.0, pooling=pooling,
                         content_layers=["conv4_2"], steps=200)
         yield from _rows(lab, runs, content, style, "pooling", "layers", "ratio", shown=pair == SIX[0])
 
@@ -446,8 +459,8 @@ DEFAULT_ARCH = "vgg16_compact"
 RECORDINGS = {
     "optimisers": Recording(SIX, optimisers),
     "rates": Recording([(name, seed) for name in nst.PHOTOGRAPHS for seed in SEEDS], rates),
-    "starts": Recording(BENCH, starts), "epochs": Recording(BENCH, epochs),
-    "weights": Recording(BENCH, weights), "content_layers": Recording(BENCH, content_layers),
+    "starts": Recording(BENCH, starts), "epochs": Recording(BENCH, epochs), "weights": Recording(BENCH, weights),
+    "painters": Recording(PAINTED, painters), "content_layers": Recording(BENCH, content_layers),
     "style_layers": Recording(BENCH, style_layers), "grid_beta": Recording(SIX, grid_beta),
     "grid_ratio": Recording(SIX, grid_ratio), "pooling": Recording(BENCH, pooling),
     "reconstructions": Recording(nst.PHOTOGRAPHS, reconstructions),

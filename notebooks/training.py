@@ -322,9 +322,31 @@ class FamilyLosses(EncoderLosses):
 
     def __init__(self, student: nst.FeatureExtractor, teacher: nst.FeatureExtractor, pictures: Sequence[Tensor]):
         super().__init__(student, teacher, pictures)
-        own, learnt = (network.shapes(64, 64) for network in (student, teacher))
-        self.learner.heads = nn.ModuleDict({layer: nn.Conv2d(own[self._source(layer)][0], learnt[layer][0], 1)
-                                            for layer in self.layers}).to(teacher.mean.device)
+        self.learner.heads = self._fitted(pictures)
+        for module in self.learner.body.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train().momentum = 0.05  # normalised by the batch it learns three times as fast as by constants
+
+    @torch.no_grad()
+    def _fitted(self, pictures: Sequence[Tensor]) -> nn.ModuleDict:
+        """Heads that read over pictures (1, 3, H, W) what can be read by least squares; random ones would take hundreds of steps
+        to get there."""
+        squares, products = (dict.fromkeys(self.layers, 0) for _ in range(2))
+        for picture in pictures:
+            picture = picture[..., :picture.shape[-2] // 16 * 16, :picture.shape[-1] // 16 * 16]  # else some round strides up
+            own, learnt = self.student(picture), self.teacher(picture)
+            for layer, unit in zip(self.layers, self.learner.units):
+                read = F.pad(own[self._source(layer)][0].flatten(1).double(), (0, 0, 0, 1), value=1)  # the last for the bias
+                squares[layer] = squares[layer] + read @ read.T
+                products[layer] = products[layer] + read @ learnt[layer][0].flatten(1).double().T / unit
+        heads = nn.ModuleDict()
+        for layer, matrix in squares.items():
+            ridge = 1e-3 * matrix.diagonal().mean() * torch.eye(len(matrix)).to(matrix)
+            solution = torch.linalg.solve(matrix + ridge, products[layer]).float()
+            heads[layer] = torch.nn.utils.skip_init(nn.Conv2d, len(solution) - 1, solution.shape[1], 1, device=solution.device)
+            heads[layer].weight.copy_(solution[:-1].T[..., None, None])
+            heads[layer].bias.copy_(solution[-1])
+        return heads
 
     def _source(self, layer: str) -> str:
         return self.student.layers[int(layer[4]) - 2]  # conv2_1: a stride of 2 pixels, the first of four
@@ -362,10 +384,8 @@ def family(arch: str, *, weights="DEFAULT", seed: int = 0) -> nn.Module:
 
 @torch.no_grad()
 def start_normalised(student: nst.FeatureExtractor, pictures: Sequence[Tensor]) -> None:
-    """Let each batch normalisation take over mean and variance of what it reads from pictures (1, 3, H, W).
-
-    From then on they are constants: in training as in use, a map depends on its own picture only.
-    """
+    """Let each batch normalisation take over mean and variance of what it reads from pictures (1, 3, H, W): constants, until a
+    training moves them, so that a map depends on its own picture only."""
     normalisations = [module for module in student.body.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in normalisations:
         module.reset_running_stats()
