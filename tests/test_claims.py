@@ -15,6 +15,7 @@ import torch
 import claims
 import experiments
 import nst_utils as nst
+import recordings
 from experiments import Judge, Lab, Recording, measurements, record, verdict
 
 
@@ -33,16 +34,16 @@ def short(monkeypatch):
     monkeypatch.setattr(Lab, "runs", lambda self, cells, **options: runs(self, cells, **options | {"steps": 2, "marks": (1,)}))
 
 
-@pytest.mark.parametrize("name", claims.RECORDINGS)
+@pytest.mark.parametrize("name", recordings.RECORDINGS)
 def test_each_recording_runs_and_tells_its_runs_apart(name, lab, short, tmp_path):
-    recording = claims.RECORDINGS[name]
+    recording = recordings.RECORDINGS[name]
     if name == "opinions":
         pytest.importorskip("pingouin")
     list(record({name: Recording(recording.units[:1], recording.measure)}, lab, folder=tmp_path))
     rows = measurements(name, folder=tmp_path)
-    conditions = [tuple(value for key, value in row.items() if key not in claims.NUMBERS) for row in rows]
+    conditions = [tuple(value for key, value in row.items() if key not in recordings.NUMBERS) for row in rows]
     assert rows and len(set(conditions)) == len(conditions)
-    assert all(isinstance(row[key], float) or row[key] == "" for row in rows for key in row.keys() & claims.NUMBERS)
+    assert all(isinstance(row[key], float) or row[key] == "" for row in rows for key in row.keys() & recordings.NUMBERS)
 
 
 RECOMPUTED = ("kernels", "gradients", "sizes", "opinions", "resolution", "reconstructions", "style_layers")
@@ -63,10 +64,10 @@ def test_a_recorded_cell_comes_out_again(name, lab, monkeypatch):
     monkeypatch.setattr(Lab, "runs", lambda self, cells, **options: runs(self, dict([*cells.items()][:1]), **options))
     # without trained judges: what needs none is compared
     here = Lab("vgg16_compact", size=int(recorded[0]["size"]), judges=lab.judges)
-    unit = next(unit for unit in claims.RECORDINGS[name].units if experiments._label(unit) == recorded[0]["unit"])
-    row = next(iter(claims.RECORDINGS[name].measure(here, unit)))
-    assert {key: value for key, value in row.items() if key not in claims.NUMBERS} == {
-        key: recorded[0][key] for key in row if key not in claims.NUMBERS}
+    unit = next(unit for unit in recordings.RECORDINGS[name].units if experiments._label(unit) == recorded[0]["unit"])
+    row = next(iter(recordings.RECORDINGS[name].measure(here, unit)))
+    assert {key: value for key, value in row.items() if key not in recordings.NUMBERS} == {
+        key: recorded[0][key] for key in row if key not in recordings.NUMBERS}
     for key in row.keys() & recorded[0].keys() & ALIKE.keys():
         assert row[key] == pytest.approx(recorded[0][key], rel=ALIKE[key], abs=1e-3)
     assert row.get("difference", 0) < 1e-9
@@ -76,7 +77,7 @@ def test_the_command_lists_what_is_recorded(lab, tmp_path, capsys):
     list(record({"starts": Recording([("a", "b")], lambda *_: iter([{"x": 1}]))}, lab, folder=tmp_path))
     claims.main(["record", "starts", "VS3", "PR7", "--list"], folder=tmp_path)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("starts (VS1, ZH7, G16a): 1 of 12 with vgg16_compact, 72 px")
+    assert first.startswith("starts (VS1, VS2, ZH7, TC1, TC5, TC6, G16a): 1 of 12 with vgg16_compact, 72 px")
     assert second == "weights (VS3, PR7): nothing of 12"
     with pytest.raises(ValueError, match="recording is|no recording 'startz' .nearest: starts"):
         claims.main(["record", "startz"], folder=tmp_path)
@@ -104,31 +105,34 @@ def answers(claim, table):
 
 
 def test_more_weight_means_more_style_if_the_distance_falls_at_each_step():
-    good = rows(lambda pair, layer, weight: {"alexnet": 1 / weight}, content_layer=["relu4_2"], style_weight=claims.WEIGHTS)
+    good = rows(lambda pair, layer, weight: {"alexnet": 1 / weight}, content_layer=["relu4_2"], style_weight=recordings.WEIGHTS)
     assert answers("VS3", good) == ["holds"]
     one = rows(lambda pair, layer, weight: {"alexnet": 1 / weight if pair or weight < 100 else 2.0}, content_layer=["relu4_2"],
-               style_weight=claims.WEIGHTS)
+               style_weight=recordings.WEIGHTS)
     assert answers("VS3", one) == ["fails"]  # in 5 of 6 pairs, less than 90 %
 
 
 def test_evaluations_are_counted_until_both_have_the_same_total():
     def table(noise):
         seen = rows(lambda *_: {"alexnet": 0.2, "lpips": 0.5}, start=["noise", "content"], evaluations=[1001])
-        counted = rows(lambda pair, start, level: {"needed": noise if start == "noise" else 100.0}, start=["noise", "content"],
-                       level=[1.1])
+        counted = rows(lambda pair, start, level, seed: {"needed": noise if start.startswith("noise") else 100.0},
+                       start=[f"{start}, to the lower of content and noise" for start in ("noise", "content")], level=[1.1],
+                       seed=experiments.SEEDS)
         return claims.Table([*seen.rows, *counted.rows])
     assert answers("VS2", table(150.0)) == answers("VS2", table(math.inf)) == ["holds"] * 3
     assert answers("VS2", table(110.0)) == ["fails", "holds", "holds"]
 
 
 def test_a_long_run_keeps_totals_and_how_many_evaluations_each_level_took(lab, short, tmp_path):
-    list(record({"epochs": Recording(claims.BENCH[:1], claims.epochs)}, lab, folder=tmp_path))
-    found = measurements("epochs", folder=tmp_path)
-    for start in ("content", "noise"):
-        own = [row for row in found if row["start"] == start]
+    list(record({"starts": Recording(experiments.BENCH[:1], recordings.starts)}, lab, folder=tmp_path))
+    found = measurements("starts", folder=tmp_path)
+    for start, seed in (("content", 0), ("noise", 0), ("noise", 2)):
+        own = [row for row in found if (row["start"], row["seed"]) == (start, seed)]
         assert [row["evaluations"] for row in own if row["total"] != ""] == [1, 2, 3]
-        counts = [row["needed"] for row in own if row["level"] != ""]
-        assert len(counts) == len(claims.LEVELS) and counts == sorted(counts) and counts[0] >= 1
+        assert [row["needed"] for row in own if row["level"] == "settled"] == [math.inf]  # two steps are too few
+        counts = [row["needed"] for row in found if (row["start"].split(",")[0], row["seed"]) == (start, seed) and row["level"]
+                  not in ("", "settled")]
+        assert len(counts) == len(recordings.LEVELS) and counts == sorted(counts) and counts[0] >= 1
     assert min(row["needed"] for row in found if row["level"] == 1.05) <= 3  # the better one arrives
 
 
@@ -149,13 +153,13 @@ def test_a_gap_is_there_at_first_and_shrinks():
 
 def test_families_are_compared_by_one_noise_and_each_with_its_own_second_one():
     def table(seeds, families, share=0.5, pixels=0.2):
-        alike = {f"{arch} against {arch}" for arch in claims.MATCHED}
-        other = {f"{one} against {two}" for one in claims.MATCHED for two in claims.MATCHED} - alike
+        alike = {f"{arch} against {arch}" for arch in recordings.MATCHED}
+        other = {f"{one} against {two}" for one in recordings.MATCHED for two in recordings.MATCHED} - alike
         noise = [rows(lambda *_: {"lpips": seeds}, start=["noise"], family=alike, seed=[10]),
                  rows(lambda _, start, family, seed: {"lpips": families if seed in (0, 11) else 9.0}, start=["noise"],
                       family=other, seed=[0, 11, 10, 1])]
         ends = rows(lambda _, start, family, metric, seed: {"share": share if metric == "frequencies" else pixels},
-                    start=["content"], family=[*claims.MATCHED], metric=["frequencies", "pixels"], seed=[0])
+                    start=["content"], family=[*recordings.MATCHED], metric=["frequencies", "pixels"], seed=[0])
         return claims.Table([*noise[0].rows, *noise[1].rows, *ends.rows])
     assert answers("VS7", table(0.2, 0.3)) == ["holds"] * 4
     assert answers("VS7", table(0.3, 0.2, share=0.1)) == ["fails"] * 4
@@ -165,9 +169,10 @@ def test_families_are_compared_by_one_noise_and_each_with_its_own_second_one():
 
 def test_what_layers_hold_is_told_for_each_family():
     def seen(pair, family, of, stride):
-        errors = {f"stride {k}": abs(k - stride) + 0.1 for k in claims.STRIDES}
+        errors = {f"stride {k}": abs(k - stride) + 0.1 for k in recordings.STRIDES}
         return {"psnr": 40 / stride, "coarse": 0.9} | errors
-    found = claims.RULES["PR11"][1](rows(seen, family=[*claims.MATCHED], of=["photograph", "texture"], stride=claims.STRIDES))
+    found = claims.RULES["PR11"][1](rows(seen, family=[*recordings.MATCHED], of=["photograph", "texture"],
+                                         stride=recordings.STRIDES))
     assert {part.answer for part in found} == {"report"} and len(found) == 12
     assert [part.median for part in found[:4]] == [20, 1, 0.9, 1]
 
@@ -182,18 +187,18 @@ def test_the_last_step_of_each_run_counts():
 def test_a_buffer_is_one_layer_that_is_worse_than_its_neighbours_in_most_pairs():
     def away(pair, layer, seed):
         return {"lpips": 0.3 + (layer == "relu3_2") * 0.1 * (pair > 1)}
-    assert answers("VS5", rows(away, content_layer=claims.RELUS, seed=[0])) == ["holds"]
-    assert answers("VS5", rows(lambda *_: {"lpips": 0.3}, content_layer=claims.RELUS, seed=[0])) == ["fails"]
+    assert answers("VS5", rows(away, content_layer=recordings.RELUS, seed=[0])) == ["holds"]
+    assert answers("VS5", rows(lambda *_: {"lpips": 0.3}, content_layer=recordings.RELUS, seed=[0])) == ["fails"]
 
 
 def test_a_grid_has_more_style_to_the_right_and_down():
-    good = rows(lambda pair, count, beta: {"alexnet": 1 / count / beta, "lpips": count * beta}, indices=claims.COUNTS,
-                beta=claims.BETAS)
+    good = rows(lambda pair, count, beta: {"alexnet": 1 / count / beta, "lpips": count * beta}, indices=recordings.COUNTS,
+                beta=recordings.BETAS)
     assert answers("PR4", good) == answers("PR5", good) == ["holds"]
-    flat = rows(lambda pair, count, beta: {"alexnet": 1 / beta, "lpips": beta}, indices=claims.COUNTS, beta=claims.BETAS)
+    flat = rows(lambda pair, count, beta: {"alexnet": 1 / beta, "lpips": beta}, indices=recordings.COUNTS, beta=recordings.BETAS)
     assert answers("PR4", flat) == ["fails"] and answers("PR5", flat) == ["holds"]
     ratios = rows(lambda pair, kind, count, ratio: {"alexnet": ratio / count, "lpips": count / ratio}, pooling=["max", "avg"],
-                  layers=claims.COUNTS, ratio=claims.RATIOS)
+                  layers=recordings.COUNTS, ratio=recordings.RATIOS)
     assert answers("TC3", ratios) == ["holds"] * 4
 
 
@@ -201,10 +206,10 @@ def test_styles_are_compared_where_both_depths_change_the_photograph_alike():
     def measured(pair, layer, weight):  # the deep layer has half the style distance at the same LPIPS
         lpips = 0.1 * np.log10(weight) + (0.05 if layer == "relu2_1" else 0)
         return {"lpips": lpips, "alexnet": (1 - lpips) * (0.5 if layer == "relu4_2" else 1)}
-    result, = claims.RULES["PR7"][1](rows(measured, content_layer=["relu2_1", "relu4_2"], style_weight=claims.WEIGHTS))
+    result, = claims.RULES["PR7"][1](rows(measured, content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS))
     assert result.median == pytest.approx(0.5, abs=0.01) and result.answer == "holds"
     apart = rows(lambda pair, layer, weight: measured(pair, layer, weight) | ({"lpips": 2.0} if layer == "relu2_1" else {}),
-                 content_layer=["relu2_1", "relu4_2"], style_weight=claims.WEIGHTS)
+                 content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS)
     nothing, = claims.RULES["PR7"][1](apart)  # at no LPIPS are there both
     assert (nothing.count, nothing.answer) == (0, "undecided")
 
@@ -216,7 +221,7 @@ def test_layers_are_compared_with_equal_seeds():
     pairs = [(0, "relu4_1 against relu4_2"), (10, "relu4_1 against relu4_2"), (10, "relu4_2 against relu4_2")]
     table = claims.Table([{"unit": unit, "content_layer": name, "seed": seed} | measured(unit, name, seed)
                           for unit in UNITS for seed, name in pairs]
-                         + rows(lambda *_: {"roughness": 1.0}, content_layer=claims.RELUS, seed=[0]).rows)
+                         + rows(lambda *_: {"roughness": 1.0}, content_layer=recordings.RELUS, seed=[0]).rows)
     between, _ = claims.RULES["VS4"][1](table)
     assert between.median == pytest.approx(2.5) and between.answer == "holds"
 
@@ -224,7 +229,7 @@ def test_layers_are_compared_with_equal_seeds():
 def test_a_photograph_is_asked_for_from_each_of_two_layers_and_noises():
     def psnr(pair, contrast, layer, evaluations):
         return {"psnr": math.inf if contrast == 0.2 else 29.0 if layer == "conv1_2" else 40.0}
-    table = rows(psnr, contrast=[0.2, 1.0], content_layer=claims.CONVOLUTIONS[:2], evaluations=[300])
+    table = rows(psnr, contrast=[0.2, 1.0], content_layer=recordings.CONVOLUTIONS[:2], evaluations=[300])
     assert answers("PR1", table) == ["holds", "holds", "holds", "fails"]
 
 
@@ -246,11 +251,19 @@ def test_colours_are_compared_at_the_same_style_distance():
 
 
 def test_each_texture_is_best_at_its_own_layer():
-    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
-    table = rows(lambda pair, name: {layer: float(layer not in name) for layer in nst.STYLE_LAYERS}, layers=alone)
+    layers = recordings.CONVOLUTIONS[:6]
+    table = rows(lambda pair, name: {f"at {layer}": float(layer != name) for layer in layers}, layer=layers)
     assert answers("PR3", table) == ["holds"]
-    assert answers("PR3", rows(lambda pair, name: {layer: float(layer != "relu1_1") for layer in nst.STYLE_LAYERS},
-                               layers=alone)) == ["fails"]
+    one_fits_all = rows(lambda pair, name: {f"at {layer}": float(layer != "conv1_1") for layer in layers}, layer=layers)
+    assert answers("PR3", one_fits_all) == ["fails"]
+
+
+def test_all_layers_together_are_compared_with_the_best_texture_of_one():
+    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
+    def table(together):
+        return rows(lambda pair, name, seed: {"alexnet": together if name == "up to relu5_1" else 1.0 + alone.index(name)},
+                    layers=[*alone, "up to relu5_1"], seed=[0])
+    assert answers("ZH4b", table(0.8)) == ["holds"] and answers("ZH4b", table(0.95)) == ["fails"]
 
 
 def test_deeper_layers_meet_longer_waves():
@@ -264,16 +277,16 @@ def test_deeper_layers_meet_longer_waves():
 def test_optimisers_are_judged_by_how_many_settings_lead_near_the_best():
     def total(pair, name, factor, weight):
         return {"total": 1.0 if name in ("torch's L-BFGS", "L-BFGS") or (name == "adam" and factor == 1) else 2.0}
-    table = rows(total, optimizer=["sgd", "adam", "torch's L-BFGS", "L-BFGS"], factor=claims.FACTORS,
-                 style_weight=claims.WEIGHTS[1:4])
+    table = rows(total, optimizer=["sgd", "adam", "torch's L-BFGS", "L-BFGS"], factor=recordings.FACTORS,
+                 style_weight=recordings.WEIGHTS[1:4])
     result, = claims.RULES["PR6"][1](table)
     assert result.median == pytest.approx(2 / 3) and result.answer == "holds"
 
 
 def test_a_gram_loss_is_a_kernel_distance_and_average_pooling_touches_more(lab):
-    differences = [row["difference"] for row in claims.kernels(lab, claims.SIX[0])]
+    differences = [row["difference"] for row in recordings.kernels(lab, experiments.SIX[0])]
     assert len(differences) == 5 and max(differences) < 1e-9
-    table = claims.Table([{"unit": "a"} | row for row in claims.gradients(lab, claims.SIX[0])])
+    table = claims.Table([{"unit": "a"} | row for row in recordings.gradients(lab, experiments.SIX[0])])
     maximum, average = (table.where(pooling=kind).per_unit("touched")[0] for kind in ("max", "avg"))
     assert 0 < maximum < 0.3 and average > 2 * maximum
 
@@ -297,10 +310,11 @@ def test_sizes_and_seeds_are_all_fine_or_the_claim_fails():
 
 
 def test_a_stop_rule_keeps_the_loss_before_the_first_rise():
-    def loss(pair, rate, step):  # the high rate jumps once and then ends lower
-        return {"content": (10.0, 8.0, 9.0, 1.0)[step] if rate == 1 else (10.0, 7.0, 5.0, 4.0)[step]}
-    everything, stopped = claims.RULES["ZH1"][1](rows(loss, rate=[0.01, 1.0], step=range(4)))
-    assert (everything.median, everything.answer) == (4.0, "fails") and (stopped.median, stopped.answer) == (0.5, "holds")
+    def loss(pair, rate, seed, step):  # the high rate jumps once and then ends lower, and lower still in the long run
+        return {"content": {1: 8.0, 2: 9.0, 99: 0.1}.get(step, 1.0 if step else 10.0) if rate == 1 else max(4.0, 10.0 - 3 * step)}
+    equal, stopped, converged = claims.RULES["ZH1"][1](rows(loss, rate=[0.01, 1.0], seed=experiments.SEEDS, step=range(100)))
+    assert (equal.median, equal.answer) == (4.0, "fails") and (stopped.median, stopped.answer) == (0.5, "holds")
+    assert (converged.median, converged.answer) == (40.0, "fails")
 
 
 def test_shares_have_the_interval_of_clopper_and_pearson():
@@ -318,13 +332,14 @@ def test_a_claim_with_parts_holds_if_all_do():
 
 
 def test_every_rule_has_a_sentence_and_a_recording(tmp_path):
-    assert set(claims.RULES) <= set(claims.register()) and {name for name, _ in claims.RULES.values()} <= set(claims.RECORDINGS)
+    assert set(claims.RULES) <= set(claims.register())
+    assert {name for name, _ in claims.RULES.values()} <= set(recordings.RECORDINGS)
     assert claims.judged("VS3", folder=tmp_path) == []  # nothing recorded yet
 
 
 def test_four_units_are_enough_of_another_network_than_the_default(lab, tmp_path):
-    recording = claims.RECORDINGS["weights"]
-    found = [{"content_layer": "relu4_2", "style_weight": weight, "alexnet": 1 / weight} for weight in claims.WEIGHTS]
+    recording = recordings.RECORDINGS["weights"]
+    found = [{"content_layer": "relu4_2", "style_weight": weight, "alexnet": 1 / weight} for weight in recordings.WEIGHTS]
     own = copy.copy(lab)
     for arch, count, parts in (("vgg16_compact", 4, 0), ("vgg16_compact", 12, 1), ("vgg16", 3, 0), ("vgg16", 4, 1)):
         own.arch = arch
@@ -333,21 +348,23 @@ def test_four_units_are_enough_of_another_network_than_the_default(lab, tmp_path
 
 
 def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(lab, tmp_path):
-    everything = [{"start": start, "evaluations": 2, "level": "", "alexnet": 0.2, "lpips": 0.5} for start in ("noise", "content")]
-    everything += [{"start": start, "evaluations": "", "level": 1.1, "needed": 7.0} for start in ("noise", "content")]
-    recording = Recording(claims.RECORDINGS["epochs"].units, lambda *_: iter(everything))
-    list(record({"epochs": recording}, lab, folder=tmp_path))
+    everything = [{"start": start, "seed": seed, "evaluations": 2, "level": "", "alexnet": 0.2, "lpips": 0.5}
+                  for start in ("noise", "content") for seed in experiments.SEEDS]
+    everything += [{"start": f"{start}, to the lower of content and noise", "seed": seed, "evaluations": "", "level": 1.1,
+                    "needed": 7.0} for start in ("noise", "content") for seed in experiments.SEEDS]
+    recording = Recording(recordings.RECORDINGS["starts"].units, lambda *_: iter(everything))
+    list(record({"starts": recording}, lab, folder=tmp_path))
     first, second = claims.verdicts("VS2", "VS3", folder=tmp_path)
     assert first["report"] == "Vagadia & Shah" and first["sentence"].startswith("Starting from content image simply reduces")
     assert first["vgg16_compact"].startswith("evaluations 1 [1, 1], n = 12: fails; style distance 1 [1, 1]")
     assert first["vgg16_compact verdict"] == "fails"
     assert first["vgg16"] == second["vgg16_compact"] == "not recorded" and second["vgg16 verdict"] == ""
-    sizes = Recording(claims.RECORDINGS["sizes"].units, lambda *_: iter([{"odd": "content", "fine": 1.0}]), apart=True)
+    sizes = Recording(recordings.RECORDINGS["sizes"].units, lambda *_: iter([{"odd": "content", "fine": 1.0}]), apart=True)
     list(record({"sizes": sizes}, lab, folder=tmp_path))
     of_adain, = claims.verdicts("SO4", folder=tmp_path)  # of no network that can be chosen
     assert of_adain["vgg16 verdict"] == of_adain["vgg16_compact verdict"] == "holds" and of_adain["vgg16"] == "as on the left"
     everything = claims.verdicts(folder=tmp_path / "nothing")
-    assert [row["id"] for row in everything] == list(claims.register()) and len(everything) == 43
+    assert [row["id"] for row in everything] == list(claims.register()) and len(everything) == 44
     assert {row["vgg16_compact"] for row in everything if row["id"] not in claims.RULES} == {"not recorded"}
     with pytest.raises(ValueError, match="VS1"):
         claims.verdicts("VS11", folder=tmp_path)
