@@ -462,14 +462,17 @@ def zh1(rates: Table) -> list[Verdict]:
     the long run."""
     ends = {"in equal evaluations": [], "stopped at a rise": [], "to convergence": []}
     for unit in rates.units():
-        runs = {(rate, seed): [row["content"] for row in unit.where(rate=rate, seed=seed).rows]
-                for rate in (0.01, 1.0) for seed in SEEDS}
-        last = {key: next((a for a, b in zip(run, run[1:]) if not b <= a), run[-1]) for key, run in runs.items()}
-        over = lambda end: np.mean([end(0.01, seed) / end(1.0, seed) for seed in SEEDS])  # noqa: E731
-        ends["in equal evaluations"].append(over(lambda rate, seed: runs[rate, seed][29]))  # noqa: B023
-        ends["stopped at a rise"].append(over(lambda rate, seed: last[rate, seed]))  # noqa: B023
-        ends["to convergence"].append(runs[0.01, 0][-1] / runs[1.0, 0][-1])
+        slow, fast = ([[row["content"] for row in unit.where(rate=rate, seed=seed).rows] for seed in SEEDS]
+                      for rate in (0.01, 1.0))
+        ends["in equal evaluations"].append(np.mean([a[29] / b[29] for a, b in zip(slow, fast)]))
+        ends["stopped at a rise"].append(np.mean([_before_a_rise(a) / _before_a_rise(b) for a, b in zip(slow, fast)]))
+        ends["to convergence"].append(slow[0][-1] / fast[0][-1])
     return [verdict(ratios, below=0.9, what=what) for what, ratios in ends.items()]
+
+
+def _before_a_rise(losses: Sequence[float]) -> float:
+    """The loss before the first rise, or the last of all."""
+    return next((a for a, b in zip(losses, losses[1:]) if not b <= a), losses[-1])
 
 
 def answer(parts: Sequence[Verdict]) -> str:

@@ -31,9 +31,7 @@ SPOTS = (0, *dict.fromkeys(np.geomspace(1, 1000, 40).round().astype(int).tolist(
 LEVELS = (2.0, 1.5, 1.2, 1.1, 1.05)  # of the total, over the lowest
 RELUS = tuple(layer.replace("conv", "relu") for layer in CONVOLUTIONS)
 STRIDES = (2, 4, 8, 16)  # pixels between two positions of a map
-MATCHED = {"vgg16_compact": ("relu2_1", "relu3_1", "relu4_1", "relu5_1"),  # layers at STRIDES; those of training.FAMILIES
-           "resnet_compact": ("relu", "layer1", "layer2", "layer3"),
-           "googlenet_compact": ("conv1", "conv3", "inception3b", "inception4c")}
+MATCHED = ("vgg16_compact", "resnet_compact", "googlenet_compact")  # all taught by VGG-16, and compared at STRIDES
 PAINTED = tuple(("rocket", style) for style in ("swirls", "facets", "aurora_wash"))  # for van Gogh, Kandinsky and Turner
 FIRSTS = tuple(layer for layer in CONVOLUTIONS if layer.endswith("_1"))
 NUMBERS = frozenset(  # columns that are measured; the others say of what
@@ -67,6 +65,19 @@ def _last(steps: Mapping[int, nst.Step]) -> Tensor:
     return steps[max(steps)].image
 
 
+def _against(runs: Mapping[tuple, Mapping[int, nst.Step]], name: str) -> Iterator[tuple[Row, tuple[Tensor, Tensor]]]:
+    """For every two runs, whose labels end with a seed: how their row begins, and their last pictures."""
+    for (one, a), (other, b) in combinations(runs.items(), 2):
+        yield {name: f"{one[0]} against {other[0]}", "seed": one[-1] + 10 * other[-1]}, (_last(a), _last(b))
+
+
+@torch.no_grad()
+def _style_errors(objective: nst.StyleObjective, image: Tensor) -> list[float]:
+    """The style loss of each of the objective's layers."""
+    terms = objective(image)[1]
+    return [terms[f"style {layer}"].item() for layer in objective.style_layers]
+
+
 def _coarse(image: Tensor) -> Tensor:
     """The picture without all that is finer than 8 pixels, in its size."""
     return F.interpolate(F.avg_pool2d(image, 8, ceil_mode=True, count_include_pad=False), image.shape[-2:])
@@ -97,10 +108,9 @@ def starts(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
         for start, level in product(both, LEVELS):
             needed = next((count for count, total in enumerate(both[start], 1) if total <= level * lowest), math.inf)
             yield {"start": f"{start}, to the lower of content and noise", "seed": seed, "level": level, "needed": needed}
-    for (one, a), (other, b) in combinations(runs.items(), 2):
-        images = _last(a), _last(b)
-        yield {"start": f"{one[0]} against {other[0]}", "seed": one[1] + 10 * other[1],
-               "lpips": lab.judges["alexnet"].lpips(*images), "coarse lpips": lab.judges["alexnet"].lpips(*map(_coarse, images))}
+    lpips = lab.judges["alexnet"].lpips
+    for row, images in _against(runs, "start"):
+        yield row | {"lpips": lpips(*images), "coarse lpips": lpips(*map(_coarse, images))}
 
 
 # --- Weights and layers -----------------------------------------------------------------------------------------------
@@ -138,9 +148,8 @@ def content_layers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     cells |= {("relu4_2", seed): {"content_layers": ["relu4_2"], "start": _noise(content, seed)} for seed in SEEDS}
     runs = lab.runs(cells, content=content, style=style, start=_noise(content), steps=200)
     yield from _rows(lab, runs, content, style, "content_layer", "seed")
-    for (one, a), (other, b) in combinations(runs.items(), 2):
-        yield {"content_layer": f"{one[0]} against {other[0]}", "seed": one[1] + 10 * other[1],
-               "lpips": lab.judges["alexnet"].lpips(_last(a), _last(b))}
+    for row, images in _against(runs, "content_layer"):
+        yield row | {"lpips": lab.judges["alexnet"].lpips(*images)}
 
 
 def style_layers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
@@ -231,9 +240,7 @@ def single_textures(lab: Lab, name: str) -> Iterator[Row]:
     judge = nst.StyleObjective(None, style.to(lab.device), style_layers=layers, **lab.network)
     cells = {layer: {"style_layers": [layer]} for layer in layers}
     for layer, steps in lab.runs(cells, style=style, start=_noise(style), steps=200).items():
-        with torch.no_grad():
-            terms = judge(_last(steps))[1]
-        yield {"layer": layer} | {f"at {other}": terms[f"style {other}"].item() for other in layers}
+        yield {"layer": layer} | {f"at {other}": error for other, error in zip(layers, _style_errors(judge, _last(steps)))}
 
 
 def _waves(image: Tensor) -> Row:
@@ -296,7 +303,8 @@ def _matched(arch: str, weights) -> dict[str, Any]:
     """Settings of a run on one of MATCHED: style at strides of 2 to 16 pixels, content at 8."""
     import training  # Accelerate, which it needs, is wanted here only
     network = training.family(arch, weights=weights) if arch in training.FAMILIES else arch
-    return {"arch": network, "style_layers": MATCHED[arch], "content_layers": [MATCHED[arch][2]]}
+    layers = training.FAMILIES.get(arch, nst.STYLE_LAYERS[1:])
+    return {"arch": network, "style_layers": layers, "content_layers": [layers[2]]}
 
 
 def families(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
@@ -310,28 +318,24 @@ def families(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
         cells |= {(arch, "frequencies", "noise", seed): network | {"start": _noise(content, seed)} for seed in SEEDS[:2]}
     runs = lab.runs(cells, content=content, style=style, steps=150)
     yield from _rows(lab, runs, content, style, "family", "metric", "start", "seed", shown=pair in SIX[:2])
-    from_noise = [(label, kept) for label, kept in runs.items() if "noise" in label]
-    for (one, a), (other, b) in combinations(from_noise, 2):
-        yield {"family": f"{one[0]} against {other[0]}", "start": "noise", "seed": one[-1] + 10 * other[-1],
-               "lpips": lab.judges["alexnet"].lpips(_last(a), _last(b))}
+    for row, images in _against({label: kept for label, kept in runs.items() if "noise" in label}, "family"):
+        yield row | {"start": "noise", "lpips": lab.judges["alexnet"].lpips(*images)}
 
 
 def family_layers(lab: Lab, unit: tuple[str, str]) -> Iterator[Row]:
     """What PR1 to PR3 ask, at the strides that all families have: the photograph back from each layer, from faint noise, and the
     style's texture from each layer, with its error at the others."""
     content, style = _pictures(lab, *unit)
-    for arch, layers in MATCHED.items():
+    for arch in MATCHED:
         network = _matched(arch, lab.network.get("weights", "DEFAULT"))
+        layers = network["style_layers"]
         cells = {layer: network | {"content_layers": [layer]} for layer in layers}
-        runs = lab.runs(cells, content=content, start=_noise(content), steps=200)
-        for stride, (layer, kept) in zip(STRIDES, runs.items()):
+        for stride, kept in zip(STRIDES, lab.runs(cells, content=content, start=_noise(content), steps=200).values()):
             yield {"family": arch, "of": "photograph", "stride": stride} | lab.judged(kept[max(kept)], content, None)
         judge = nst.StyleObjective(None, style.to(lab.device), **{**lab.network, **network})
         cells = {layer: network | {"style_layers": [layer]} for layer in layers}
         for stride, kept in zip(STRIDES, lab.runs(cells, style=style, start=_noise(style), steps=150).values()):
-            with torch.no_grad():
-                terms = judge(_last(kept))[1]
-            errors = {f"stride {k}": terms[f"style {layer}"].item() for k, layer in zip(STRIDES, layers)}
+            errors = {f"stride {k}": error for k, error in zip(STRIDES, _style_errors(judge, _last(kept)))}
             yield {"family": arch, "of": "texture", "stride": stride} | errors | lab.judged(kept[max(kept)], None, style)
 
 
