@@ -518,7 +518,7 @@ class StyleObjective:
 
     def __init__(self, content: Tensor | None = None, style: Tensor | None = None, *,
                  content_layers: Sequence[str] | None = None, style_layers: Sequence[str] | None = None,
-                 content_weight=1.0, style_weight=100.0, tv_weight=0.0, range_weight=10.0,
+                 content_weight=1.0, style_weight=10.0, tv_weight=0.0, range_weight=10.0,
                  style_layer_weights: Mapping[str, float] | None = None, style_shares: Sequence[float] | None = None,
                  masks: Sequence | None = None, statistic="gram", scale: str = "relative",
                  extractor: FeatureExtractor | None = None, **network):

@@ -156,7 +156,8 @@ def style_layers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """Each style layer alone, and all five."""
     content, style = _pictures(lab, *pair)
     cells = {(layer,): {"style_layers": [layer]} for layer in nst.STYLE_LAYERS} | {("all",): {}}
-    yield from _rows(lab, lab.runs(cells, content=content, style=style, steps=150), content, style, "style_layer")
+    runs = lab.runs(cells, content=content, style=style, style_weight=100, steps=150)
+    yield from _rows(lab, runs, content, style, "style_layer")
 
 
 def grid_beta(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
@@ -387,7 +388,7 @@ def speed(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
         image = network.stylize(content, style).cpu()
         clocks.append(time.perf_counter())
     away = lambda image: lab.judges["alexnet"].style_distance(image, style)  # noqa: E731
-    goal, runs = away(image), {0: {"arch": "vgg19_compact"}}
+    goal, runs = away(image), {0: {"arch": "vgg19_compact", "style_weight": 100}}
     (steps,) = lab.runs(runs, content=content, style=style, steps=150, marks=range(1, 150)).values()
     needed = next((index for index, step in steps.items() if away(step.image) <= goal), math.inf)
     last = steps[max(steps)]

@@ -198,7 +198,7 @@ def test_bad_settings_are_refused_and_change_nothing(live):
     run.configure(seed=3, weights=None, content_layers=["relu3_1"])  # of the run, the network and the objective
     run.configure(seed=0, weights="DEFAULT", content_layers=None)
     run.start()
-    assert run.wait(3, PATIENCE) and run.state == "running" and run.objective.style_weight == 100
+    assert run.wait(3, PATIENCE) and run.state == "running" and run.objective.style_weight == 10
 
 
 def test_an_error_is_kept_and_the_run_recovers_from_its_picture(live):
