@@ -38,6 +38,7 @@ def test_notebook_was_run_top_to_bottom_without_errors(notebook):
     assert [cell["execution_count"] for cell in parts] == list(range(1, len(parts) + 1))
     for output in (output for cell in parts for output in cell["outputs"]):
         assert output["output_type"] != "error" and output.get("name") != "stderr", output
+        assert "\r" not in "".join(output.get("text", "")), "a progress bar is kept in its last state only"
 
 
 def test_notebook_has_parameters_and_a_checked_cell(notebook):
