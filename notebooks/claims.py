@@ -206,6 +206,13 @@ def pr7(weights: Table) -> list[Verdict]:
     return [enough(ratios, below=0.9)]
 
 
+@rule("PR7b", "weights")
+def pr7b(weights: Table) -> list[Verdict]:
+    both = {row["unit"] for row in weights.where(content_layer="relu2_1").rows}
+    at_ten = weights.where(unit=list(both), style_weight=10).series("alexnet", "content_layer", ("relu4_2", "relu2_1"))
+    return [verdict(at_ten[:, 0] / at_ten[:, 1], below=0.9)]
+
+
 @rule("ZH2", "reconstructions")
 def zh2(reconstructions: Table) -> list[Verdict]:
     return [steadily(reconstructions.series("sharpness", "content_layer", FIRSTS), falls=True)]
@@ -314,9 +321,9 @@ def tc5(starts: Table) -> list[Verdict]:
     return [steadily(along, falls=True)]
 
 
-@rule("TC6", "starts")
-def tc6(starts: Table) -> list[Verdict]:
-    along = starts.where(start="content").series("share", "evaluations", (101, 801))
+@rule("TC6", "painters")
+def tc6(painters: Table) -> list[Verdict]:
+    along = painters.series("share", "evaluations", (101, 801))
     return [verdict(along[:, 0] / along[:, 1], above=0.8)]
 
 
@@ -464,7 +471,7 @@ def zh1(rates: Table) -> list[Verdict]:
     for unit in rates.units():
         slow, fast = ([[row["content"] for row in unit.where(rate=rate, seed=seed).rows] for seed in SEEDS]
                       for rate in (0.01, 1.0))
-        ends["in equal evaluations"].append(np.mean([a[29] / b[29] for a, b in zip(slow, fast)]))
+        ends["in equal evaluations"].append(np.mean([a[30] / b[30] for a, b in zip(slow, fast)]))
         ends["stopped at a rise"].append(np.mean([_before_a_rise(a) / _before_a_rise(b) for a, b in zip(slow, fast)]))
         ends["to convergence"].append(slow[0][-1] / fast[0][-1])
     return [verdict(ratios, below=0.9, what=what) for what, ratios in ends.items()]
@@ -510,7 +517,7 @@ def verdicts(*claims: str, archs: Sequence[str] = (DEFAULT_ARCH, "vgg16"), folde
             parts = judged(claim, arch=arch, folder=folder) if claim in RULES else []
             alike = parts and arch != archs[0] and RECORDINGS[RULES[claim][0]].apart
             row[arch] = "as on the left" if alike else "; ".join(map(str, parts)) or "not recorded"
-            row[f"{arch} verdict"] = answer(parts) if parts else ""
+            row[f"{arch} verdict"] = "same run" if alike else answer(parts) if parts else ""
         table.append(row)
     return table
 

@@ -96,8 +96,8 @@ def test_the_command_lists_what_is_recorded(lab, tmp_path, capsys):
     list(record({"starts": Recording([("a", "b")], lambda *_: iter([{"x": 1}]))}, lab, folder=tmp_path))
     claims.main(["record", "starts", "VS3", "PR7", "--list"], folder=tmp_path)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("starts (VS1, VS2, ZH7, TC1, TC5, TC6, G16a): 1 of 12 with vgg16_compact, 72 px")
-    assert second == "weights (VS3, PR7): nothing of 12"
+    assert first.startswith("starts (VS1, VS2, ZH7, TC1, TC5, G16a): 1 of 12 with vgg16_compact, 72 px")
+    assert second == "weights (VS3, PR7, PR7b): nothing of 12"
     with pytest.raises(ValueError, match="recording is|no recording 'startz' .nearest: starts"):
         claims.main(["record", "startz"], folder=tmp_path)
 
@@ -225,10 +225,14 @@ def test_styles_are_compared_where_both_depths_change_the_photograph_alike():
     def measured(pair, layer, weight):  # the deep layer has half the style distance at the same LPIPS
         lpips = 0.1 * np.log10(weight) + (0.05 if layer == "relu2_1" else 0)
         return {"lpips": lpips, "alexnet": (1 - lpips) * (0.5 if layer == "relu4_2" else 1)}
-    result, = claims.RULES["PR7"][1](rows(measured, content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS))
+    table = rows(measured, content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS)
+    result, = claims.RULES["PR7"][1](table)
     assert result.median == pytest.approx(0.5, abs=0.01) and result.answer == "holds"
     apart = rows(lambda pair, layer, weight: measured(pair, layer, weight) | ({"lpips": 2.0} if layer == "relu2_1" else {}),
                  content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS)
+    deep_only = [row | {"unit": "another"} for row in table.where(content_layer="relu4_2").rows]
+    at_ten, = claims.RULES["PR7b"][1](claims.Table(table.rows + deep_only))
+    assert at_ten.median == pytest.approx(0.5 * 0.9 / 0.85) and at_ten.count == len(UNITS)  # at one weight, where there are both
     nothing, = claims.RULES["PR7"][1](apart)  # at no LPIPS are there both
     assert (nothing.count, nothing.answer) == (0, "undecided")
 
@@ -328,10 +332,19 @@ def test_sizes_and_seeds_are_all_fine_or_the_claim_fails():
     assert answers("ZH6", rows(lambda pair, name: {"lpips": 0.5, "same": float(pair > 0)}, layers=names)) == ["fails", "holds"]
 
 
+def test_what_a_hundred_epochs_give_is_a_share_of_what_eight_hundred_give():
+    shares = {26: 0.1, 101: 0.3, 401: 0.45, 801: 0.5}
+    table = rows(lambda pair, evaluations: {"share": shares[evaluations]}, evaluations=[26, 101, 401, 801])
+    result, = claims.RULES["TC6"][1](table)
+    assert result.median == pytest.approx(0.6) and result.answer == "fails"
+    assert answers("TC6", rows(lambda pair, evaluations: {"share": 0.5}, evaluations=[101, 801])) == ["holds"]
+
+
 def test_a_stop_rule_keeps_the_loss_before_the_first_rise():
     def loss(pair, rate, seed, step):  # the high rate jumps once and then ends lower, and lower still in the long run
-        return {"content": {1: 8.0, 2: 9.0, 99: 0.1}.get(step, 1.0 if step else 10.0) if rate == 1 else max(4.0, 10.0 - 3 * step)}
-    equal, stopped, converged = claims.RULES["ZH1"][1](rows(loss, rate=[0.01, 1.0], seed=experiments.SEEDS, step=range(100)))
+        low = {1: 8.0, 2: 9.0, 30: 1.0, 100: 0.1}.get(step, 2.0 if step else 10.0)
+        return {"content": low if rate == 1 else max(4.0, 10.0 - 3 * step)}
+    equal, stopped, converged = claims.RULES["ZH1"][1](rows(loss, rate=[0.01, 1.0], seed=experiments.SEEDS, step=range(101)))
     assert (equal.median, equal.answer) == (4.0, "fails") and (stopped.median, stopped.answer) == (0.5, "holds")
     assert (converged.median, converged.answer) == (40.0, "fails")
 
@@ -381,9 +394,10 @@ def test_a_table_of_verdicts_quotes_the_register_and_says_what_is_not_recorded(l
     sizes = Recording(recordings.RECORDINGS["sizes"].units, lambda *_: iter([{"odd": "content", "fine": 1.0}]), apart=True)
     list(record({"sizes": sizes}, lab, folder=tmp_path))
     of_adain, = claims.verdicts("SO4", folder=tmp_path)  # of no network that can be chosen
-    assert of_adain["vgg16 verdict"] == of_adain["vgg16_compact verdict"] == "holds" and of_adain["vgg16"] == "as on the left"
+    assert of_adain["vgg16_compact verdict"] == "holds"
+    assert (of_adain["vgg16 verdict"], of_adain["vgg16"]) == ("same run", "as on the left")
     everything = claims.verdicts(folder=tmp_path / "nothing")
-    assert [row["id"] for row in everything] == list(claims.register()) and len(everything) == 44
+    assert [row["id"] for row in everything] == list(claims.register()) and len(everything) == 45
     assert {row["vgg16_compact"] for row in everything if row["id"] not in claims.RULES} == {"not recorded"}
     with pytest.raises(ValueError, match="VS1"):
         claims.verdicts("VS11", folder=tmp_path)
@@ -403,7 +417,7 @@ def test_the_readme_says_what_is_recorded():
     lines = []
     for row in claims.verdicts(archs=networks):
         answers = [row[f"{network} verdict"] or "-" for network in networks]
-        if set(answers) - {"-", "report"}:
+        if set(answers) - {"-", "report", "same run"}:
             lines.append(f"| {row['sentence']} ({row['id']}) | {row['report']} | {' | '.join(answers)} | {row['notebook']} |\n")
     if os.environ.get("NST_WRITE"):
         path.write_text(readme[:table.start(1)] + "".join(lines) + readme[table.end(1):], encoding="utf-8", newline="\n")
