@@ -251,21 +251,20 @@ def plot_bench(axis, labels: Sequence, values: np.ndarray, interval: np.ndarray,
     axis.grid(alpha=0.3)
 
 
-def verdict_table(rows: Sequence[Mapping[str, str]]):
+def verdict_table(rows: Sequence[Mapping[str, str]], *, where: bool = False):
     """A Markdown table of what `claims.verdicts` says: the sentence and whose it is, what is asked of the measurements, and for
-    each network what was measured and the verdict; and the notebook if they are of several."""
+    each network what was measured and the verdict; with `where` also the notebook."""
     from IPython.display import Markdown
     networks = [key.removesuffix(" verdict") for key in rows[0] if key.endswith(" verdict")]
-    several = len({row["notebook"] for row in rows}) > 1
     files = {path.name[:2]: path.name for path in Path(__file__).parent.glob("*.ipynb")}
-    head = ["id", "sentence", "what is asked", *networks, *["notebook"] * several]
+    head = ["id", "sentence", "what is asked", *networks, *["notebook"] * where]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         said = ((row[f"{network} verdict"], _markdown(row[network])) for network in networks)
         found = [f"**{verdict}** {measured}" if verdict else measured for verdict, measured in said]
         sentence = row["sentence"] if row["sentence"].startswith("[") else f"“{row['sentence']}”"
-        where = [f"[{row['notebook']}]({files[row['notebook']]})"] if several else []
-        lines.append([row["id"], f"{_markdown(sentence)} ({_markdown(row['report'])})", _markdown(row["asked"]), *found, *where])
+        place = [f"[{row['notebook']}]({files[row['notebook']]})"] * where
+        lines.append([row["id"], f"{_markdown(sentence)} ({_markdown(row['report'])})", _markdown(row["asked"]), *found, *place])
     return Markdown("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 

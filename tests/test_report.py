@@ -130,7 +130,7 @@ def test_verdicts_stand_in_a_table_and_are_printed_without_numbers(capsys):
     assert table[0] == "| id | sentence | what is asked | vgg16_compact | vgg16 |" and table[1].count("---") == 5
     assert table[2] == r"| VS3 | “more \| style” (Zhao) | Below 0.9. | **holds** 0.5 \[0.4, 0.6\], n = 12: holds | not recorded |"
     told = {**ROWS[0], "sentence": "[more style]", "notebook": "06"}
-    both = report.verdict_table([*ROWS, told]).data.splitlines()
+    both = report.verdict_table([*ROWS, told], where=True).data.splitlines()
     assert both[0].endswith("| notebook |") and both[2].endswith("| [05](05_layers.ipynb) |")
     assert r"| \[more style\] (Zhao) |" in both[3]
     report.print_verdicts(ROWS)
