@@ -473,7 +473,7 @@ def test_save_writes_a_figure_with_its_caption_and_the_picture(panel, tmp_path):
     one.buttons["Start"].click()
     one.run.wait(timeout=PATIENCE)
     assert one.save(folder=tmp_path).name == "steered_1.print.png" and one.save(folder=tmp_path).name == "steered_2.print.png"
-    assert "style 100" in (tmp_path / "steered_1.txt").read_text()
+    assert "style 10" in (tmp_path / "steered_1.txt").read_text()
     assert moved(nst.load_image(tmp_path / "steered_1_picture.png"), one.run.image) < 1
     assert not plt.get_fignums() and "steered_2.print.png" in one.message.value
     one.buttons["Save figure"].click()
