@@ -38,6 +38,7 @@ import nbformat
 
 import nst_utils as nst
 import report
+from experiments import keep_memory
 
 HERE = Path(__file__).resolve().parent
 PAGES = HERE / "pages"
@@ -73,6 +74,7 @@ def run(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, object
                          f"{', '.join(sorted(set().union(*known.values())))}.")
     before = os.environ.get("NST_FIGURES")
     os.environ["NST_FIGURES"] = str(folder.resolve() / "figures")  # kernels inherit it
+    keep_memory()
     try:
         for path in notebooks:
             own, target = {name: parameters[name] for name in parameters if name in known[path]}, folder / "notebooks" / path.name

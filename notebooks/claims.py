@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 import nst_utils as nst
 import style_statistics
-from experiments import MEASUREMENTS, SEEDS, Lab, Recording, Verdict, measurements, record, verdict
+from experiments import MEASUREMENTS, SEEDS, Lab, Recording, Verdict, keep_memory, measurements, record, verdict
 from recordings import BETAS, CONVOLUTIONS, COUNTS, FIRSTS, MATCHED, NUMBERS, RATIOS, RECORDINGS, RELUS, STRIDES, WEIGHTS, Row
 
 DEFAULT_ARCH = "vgg16_compact"
@@ -561,8 +560,7 @@ def _executor(options: argparse.Namespace) -> AbstractContextManager:
         from distributed import Client
         return Client(options.dask)
     if options.processes > 1:
-        for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):  # of the C library on Linux, which would else give
-            os.environ.setdefault(name, str(2**30))  # memory back and ask for it again at each step: a sixth of the time
+        keep_memory()
         threads = max(1, torch.get_num_threads() // options.processes)
         return ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (threads,))
     return nullcontext()

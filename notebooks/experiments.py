@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 import inspect
+import os
 import pickle
 import platform
 import shutil
@@ -440,6 +441,14 @@ def median_interval(values: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
 
 # --- Recorded measurements --------------------------------------------------------------------------------------------
+
+
+def keep_memory() -> None:
+    """Let processes that are started from here keep the memory that they free. The C library of Linux would give it back and ask
+    for it again at each step, which takes a sixth of the time; other systems don't read these names."""
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        os.environ.setdefault(name, str(2**30))
+
 
 MEASUREMENTS = nst.DATA / "measurements"
 TEXTS = ("arch", "unit", "commit", "day", "torch", "machine")  # never numbers: some names of commits look like one
