@@ -2,6 +2,7 @@
 import concurrent.futures
 import copy
 import multiprocessing
+import os
 import types
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from experiments import (
     colour_distance,
     detail,
     faint_noise,
+    keep_memory,
     largest_batch,
     measurements,
     median_interval,
@@ -454,3 +456,11 @@ def test_units_can_be_measured_by_other_processes(lab, tmp_path):
         lines = list(record({"X1": Recording([("a", "b"), ("longer", "c")], one_row)}, lab, folder=tmp_path, executor=pool))
     rows = {row["unit"]: (row["value"], row["threads"]) for row in measurements("X1", folder=tmp_path)}
     assert len(lines) == 2 and rows == {"a x b": (1, 1), "longer x c": (6, 1)}
+
+
+def test_processes_keep_their_memory_unless_somebody_has_said_how(monkeypatch):
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.setenv(name, "5")  # so that what is there now comes back after the test
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    keep_memory()
+    assert (os.environ["MALLOC_MMAP_THRESHOLD_"], os.environ["MALLOC_TRIM_THRESHOLD_"]) == ("5", str(2**30))
