@@ -38,7 +38,6 @@ import nbformat
 
 import nst_utils as nst
 import report
-from experiments import keep_memory
 
 HERE = Path(__file__).resolve().parent
 PAGES = HERE / "pages"
@@ -67,6 +66,8 @@ def run(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, object
     that fails does not keep the others from running. Raises ValueError for a parameter that none of them has.
     """
     import papermill
+
+    from experiments import keep_memory
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of settings that are set in pairs, but sets them
     known, parameters = {path: _settings(path) for path in notebooks}, parameters or {}
     if lacking := set(parameters).difference(*known.values()):

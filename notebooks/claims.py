@@ -28,6 +28,7 @@ from recordings import BETAS, CONVOLUTIONS, COUNTS, FIRSTS, MATCHED, NUMBERS, RA
 
 DEFAULT_ARCH = "vgg16_compact"
 ENOUGH = 4  # units of a recording with the real VGG-16
+ALONE = ("up to relu1_1", *nst.STYLE_LAYERS[1:])  # the textures of single layers, as `textures` names them
 
 # --- Rules ------------------------------------------------------------------------------------------------------------
 
@@ -236,16 +237,21 @@ def zh4(style_layers: Table) -> list[Verdict]:
 
 @rule("ZH4b", "textures")
 def zh4b(textures: Table) -> list[Verdict]:
-    alone = textures.where(seed=0).series("alexnet", "layers", ["up to relu1_1", *nst.STYLE_LAYERS[1:]])
+    alone = textures.where(seed=0).series("alexnet", "layers", ALONE)
     return [verdict(textures.where(seed=0, layers="up to relu5_1").per_unit("alexnet") / alone.min(1), below=0.9)]
+
+
+def octave_shares(textures: Table) -> tuple[np.ndarray, np.ndarray]:
+    """The share of power in each octave of wavelengths, of the styles (styles, octaves) and of the textures of single layers
+    (styles, layers, octaves)."""
+    names = [f"octave {k}" for k in range(1, 7)]
+    return (np.stack([textures.where(layers="the style").per_unit(name) for name in names], axis=1),
+            np.stack([textures.series(name, "layers", ALONE) for name in names], axis=2))
 
 
 @rule("ZH5", "textures")
 def zh5(textures: Table) -> list[Verdict]:
-    names = [f"octave {k}" for k in range(1, 7)]
-    own = np.stack([textures.where(layers="the style").per_unit(name) for name in names], axis=1)
-    alone = ["up to relu1_1", *nst.STYLE_LAYERS[1:]]
-    met = np.stack([textures.series(name, "layers", alone) for name in names], axis=2)  # (styles, layers, octaves)
+    own, met = octave_shares(textures)
     best = np.abs(np.log((met + 1e-6) / (own[:, None] + 1e-6))).argmin(2)
     ranks = [spearmanr(range(5), row).statistic if len(set(row)) > 1 else 0.0 for row in best]
     return [verdict(ranks, above=0.8)]
