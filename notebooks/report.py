@@ -314,6 +314,8 @@ ROW = '| <a href="{0}"><img src="{0}" width="280" alt=""></a> | **{1}** {2} | {3
 LATEX = r"""% Copy the lines of a figure, or \input them all; they need \usepackage{graphicx} and \graphicspath{{figures/}}.
 \extrafloats{200}\maxdeadcycles=1000  % so many figures in a row are more than TeX expects
 """
+SIGNS = dict(zip("αβγδεθλμπσφω×±≤≥≈→∞", "alpha beta gamma delta epsilon theta lambda mu pi sigma phi omega times pm leq geq approx "
+                 "rightarrow infty".split()))  # what pdfTeX knows in formulas only
 FLOAT = r"""
 \begin{figure}[htbp]
   \centering
@@ -413,7 +415,8 @@ def gallery(folder: Path | str = FIGURES) -> dict[str, str]:
 def _latex(text: str) -> str:
     """The text as LaTeX that shows it as it is written."""
     marks = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return re.sub(r"[\\~^{}$&#_%]", lambda mark: marks.get(mark[0], f"\\{mark[0]}"), " ".join(text.split()))
+    marks |= {sign: rf"\ensuremath{{\{name}}}" for sign, name in SIGNS.items()}
+    return re.sub(rf"[\\~^{{}}$&#_%{''.join(SIGNS)}]", lambda mark: marks.get(mark[0], f"\\{mark[0]}"), " ".join(text.split()))
 
 
 def _close_oldest(exported: Figure) -> None:
