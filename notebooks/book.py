@@ -63,7 +63,8 @@ def run(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, object
     """Run notebooks into folder/notebooks and their figures into folder/figures, each with those of the parameters that it has.
 
     Yields an Outcome after each. One that ran to its end before, the same cells with the same parameters, is not run again; one
-    that fails does not keep the others from running. Raises ValueError for a parameter that none of them has.
+    that fails, or whose kernel is killed, does not keep the others from running. Raises ValueError for a parameter that none of
+    them has.
     """
     import papermill
 
@@ -86,6 +87,12 @@ def run(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, object
                     papermill.execute_notebook(path, target, own, cwd=path.parent, progress_bar=False)
             except papermill.PapermillExecutionError as error:
                 failed = f"in cell [{error.exec_count}]: {error.ename}: {' '.join(error.evalue.split())[:300]}"
+            except (RuntimeError, TimeoutError) as error:  # the kernel died, of too little memory, say
+                failed = f"{type(error).__name__}: {error}"
+                target.unlink(missing_ok=True)
+            except BaseException:  # Ctrl-C: papermill has written what there is as if it were complete
+                target.unlink(missing_ok=True)
+                raise
             yield Outcome(path.stem, 0 if done else time.monotonic() - started, failed)
     finally:
         os.environ.pop("NST_FIGURES") if before is None else os.environ.update(NST_FIGURES=before)
@@ -207,13 +214,19 @@ def linker(chapters: Mapping[str, str], figures: Mapping[str, Path],
 
 
 def write_sources(notebooks: Sequence[Path], figures: Path, folder: Path) -> None:
-    """Write what Sphinx reads: chapters, pages, figures. ValueError names the notebook if something in it can't be linked."""
+    """Write what Sphinx reads: chapters, pages, figures. ValueError names the notebook if something in it can't be linked.
+
+    A figure that no run makes, such as the photograph of the sliders, is the committed one.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(PAGES, folder)
-    shutil.copytree(figures, folder / "figures", ignore=shutil.ignore_patterns("*.print.*", "*.pdf", "*.webp", "README.md"))
     books = {path: nbformat.read(path, 4) for path in notebooks}
     shown = {figure_of(cell) for book in books.values() for cell in book.cells if cell.cell_type == "code"}
-    pictures = {path.stem: path for suffix in (".png", ".jpg") for path in figures.glob(f"*{suffix}") if path.stem in shown}
+    kept = shutil.ignore_patterns("*.print.*", "*.pdf", "*.webp", "README.md")
+    for source in (HERE.parent / "figures", figures):
+        shutil.copytree(source, folder / "figures", ignore=kept, dirs_exist_ok=True)
+    pictures = {path.stem: path for suffix in (".png", ".jpg") for path in (folder / "figures").glob(f"*{suffix}")
+                if path.stem in shown}
     link = linker({path.name[:2]: path.name for path in notebooks}, pictures, citer(PAGES / "references.bib"))
     for path, book in books.items():
         try:
@@ -291,7 +304,8 @@ SPHINX = {
     "numfig": True, "numfig_format": {"figure": "Figure %s"}, "math_numfig": True, "math_eqref_format": "Equation {number}",
     "bibtex_bibfiles": ["references.bib"], "bibtex_default_style": "plain",
     "html_show_copyright": False, "html_show_sphinx": False, "html_copy_source": False, "html_show_sourcelink": False,
-    "html_static_path": ["style"], "html_use_index": False, "html_context": {"default_mode": "auto"},
+    "html_static_path": ["style"], "html_use_index": False, "html_show_search_summary": False,
+    "html_context": {"default_mode": "auto"},
 }
 SITE = {"html_theme": "sphinx_book_theme", "html_css_files": ["site.css"], "html_theme_options": {
     "use_download_button": False, "use_fullscreen_button": False, "home_page_in_toc": True, "navbar_persistent": []}}
@@ -360,8 +374,11 @@ def open_browser(driver) -> Iterator:
             browser = driver.chromium.launch(args=["--no-sandbox", "--disable-gpu"], **place)
         except Error:
             continue
-        yield browser
-        return browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
+        return
     raise RuntimeError("No Chromium, Chrome or Edge was found to print report.pdf; `playwright install chromium` brings one.")
 
 
@@ -373,12 +390,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="settings of a run, such as ARCH=vgg16 SIZE=512")
     parser.add_argument("--run", action="store_true", help="run the notebooks first")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NN", help="only notebooks whose names begin so, such as 05")
+    parser.add_argument("--only", action="append", metavar="NN", help="only notebooks whose names begin so, such as 05; may be "
+                                                                      "given several times")
     parser.add_argument("--to", type=Path, default=HERE.parent / "build" / "report", metavar="FOLDER")
     options = parser.parse_args(arguments)
     if options.parameters and not options.run:
         parser.error("settings are those of a run: add --run")
-    notebooks = sorted(path for path in HERE.glob("*.ipynb") if path.name.startswith(tuple(options.only)))
+    if unnamed := [text for text in options.parameters if not text.partition("=")[2]]:
+        parser.error(f"a setting is NAME=VALUE, not {unnamed[0]}")
+    notebooks = sorted(path for path in HERE.glob("*.ipynb") if path.name.startswith(tuple(options.only or [""])))
+    if not notebooks:
+        parser.error(f"no notebook's name begins with {' or '.join(options.only)}")
     figures, outcomes = report.FIGURES, []
     if options.run:
         for outcome in run(notebooks, options.to, dict(map(_parameter, options.parameters))):

@@ -360,8 +360,11 @@ def sizes(lab: Lab, unit: str) -> Iterator[Row]:
                                               for kind, name in (("content", "chelsea"), ("style", "swirls"))}
     for kind in usual:
         pictures = usual | {kind: nst.resize(usual[kind], (height, width))}
-        image = network.stylize(**pictures)
-        fine = image.shape == pictures["content"].shape and bool(image.isfinite().all()) and image.std() > 0.01
+        try:
+            image = network.stylize(**pictures)
+            fine = image.shape == pictures["content"].shape and bool(image.isfinite().all()) and image.std() > 0.01
+        except (RuntimeError, ValueError):  # a size that it refuses is an answer, not the end of the recording
+            fine = False
         yield {"odd": kind, "fine": float(fine)}
 
 
@@ -471,6 +474,7 @@ def optimisers(lab: Lab, pair: tuple[str, str]) -> Iterator[Row]:
         runs = lab.runs(cells, content=content, style=style, start=_noise(content), optimizer=optimizer, steps=steps)
         for (_, factor, weight), kept in runs.items():
             last = kept[max(kept)]
+            # of torch's L-BFGS only the first of the 20 evaluations of a step is in here: its lowest total may be lower still
             totals = [losses["total"] for losses in last.history if math.isfinite(losses["total"])]
             yield {"optimizer": name, "factor": factor, "style_weight": weight, "evaluations": last.evaluations,
                    "total": min(totals)}

@@ -314,8 +314,8 @@ ROW = '| <a href="{0}"><img src="{0}" width="280" alt=""></a> | **{1}** {2} | {3
 LATEX = r"""% Copy the lines of a figure, or \input them all; they need \usepackage{graphicx} and \graphicspath{{figures/}}.
 \extrafloats{200}\maxdeadcycles=1000  % so many figures in a row are more than TeX expects
 """
-SIGNS = dict(zip("αβγδεθλμπσφω×±≤≥≈→∞", "alpha beta gamma delta epsilon theta lambda mu pi sigma phi omega times pm leq geq approx "
-                 "rightarrow infty".split()))  # what pdfTeX knows in formulas only
+SIGNS = dict(zip("αβγδελμπσφω×±≤≥≈→∞", ("alpha beta gamma delta epsilon lambda mu pi sigma phi omega times pm leq geq approx "
+                                       "rightarrow infty").split()))  # what pdfTeX knows in formulas only
 FLOAT = r"""
 \begin{figure}[htbp]
   \centering

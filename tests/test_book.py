@@ -61,8 +61,33 @@ def test_a_run_goes_on_after_a_failure_and_resumes_with_what_is_not_done(little,
 def test_a_setting_that_no_notebook_has(little, tmp_path):
     with pytest.raises(ValueError, match="No notebook has the setting SEIZE; there are ARCH, SIZE."):
         list(book.run([little("01_one", "SIZE, ARCH = 8, 'a'")], tmp_path / "out", {"SEIZE": 1}))
+
+
+def test_a_kernel_that_dies_fails_alone_and_is_run_again(little, tmp_path):
+    dies, good = little("01_dies", "SIZE = 8", "import os\nos._exit(9)"), little("02_good", "SIZE = 8")
+    for _ in range(2):
+        first, second = book.run([dies, good], tmp_path / "out")
+        assert first.failed.startswith("DeadKernelError") and first.seconds > 0 and not second.failed
+    assert not (tmp_path / "out" / "notebooks" / "01_dies.ipynb").exists() and second.seconds == 0
+
+
+def test_what_ctrl_c_broke_off_is_not_done(little, tmp_path, monkeypatch):
+    def interrupted(path, target, *_, **__):
+        target.write_bytes(path.read_bytes())
+        raise KeyboardInterrupt
+    monkeypatch.setattr("papermill.execute_notebook", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(book.run([little("01_one", "SIZE = 8")], tmp_path / "out"))
+    assert not list((tmp_path / "out" / "notebooks").iterdir())
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["SIZE=64"], "add --run"), (["--run", "ARCH"], "a setting is NAME=VALUE, not ARCH"), (["--run", "ARCH="], "NAME=VALUE, not"),
+    (["--only", "zz"], "no notebook's name begins with zz")])
+def test_a_command_that_means_nothing_is_refused(arguments, said, capsys):
     with pytest.raises(SystemExit):
-        book.main(["SIZE=64"])  # without --run
+        book.main(arguments)
+    assert said in capsys.readouterr().err
 
 
 def pixels(folder):
@@ -170,6 +195,21 @@ def test_a_site_without_faults_and_readable_at_any_width_and_light(pages):
             assert not re.search(r"\$\$|\\[a-z]+\{|\{(cite|numref|eq)|vnd\.jupyter|Text\(", text), page.name
             dark = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0] < 80")
             assert dark == (scheme == "dark"), page.name
+
+
+def test_a_search_finds_pages_without_a_server(pages, built):
+    _, tab, wrong = next(pages(1280, "light"))
+    tab.goto((built / "html" / "search.html").as_uri() + "?q=Wasserstein")
+    tab.locator("#search-results li a").first.wait_for()
+    assert not wrong
+
+
+def test_figures_that_no_run_makes_are_the_committed_ones(tmp_path):
+    playground, = (path for path in NOTEBOOKS if path.stem == "12_playground")
+    (tmp_path / "figures").mkdir()
+    book.write_sources([playground], tmp_path / "figures", tmp_path / "source")
+    assert "figures/playground_panel.png" in (tmp_path / "source" / playground.name).read_text(encoding="utf-8")
+    assert (tmp_path / "source" / "figures" / "playground_panel.png").exists()
 
 
 def test_every_link_leads_somewhere(built):

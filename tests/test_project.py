@@ -77,6 +77,8 @@ def test_nothing_private_in_text_files():
 def test_the_gallery_is_complete_and_current():
     for page, text in gallery(ROOT / "figures").items():
         assert (ROOT / "figures" / page).read_text(encoding="utf-8") == text, f"report.gallery() says how {page} should read"
+    letters = {mark for mark in (ROOT / "figures" / "figures.tex").read_text(encoding="utf-8") if ord(mark) > 255}
+    assert not letters, "pdfTeX does not know these; report.SIGNS says how to write them"
     captions = {path.stem for path in (ROOT / "figures").glob("*.txt")}
     shown = {path.stem for path in (ROOT / "figures").iterdir() if path.suffix in (".jpg", ".png") and ".print" not in path.name}
     assert shown - captions <= {"quickstart_result", "playground_panel"}  # a picture alone, a photograph of the screen
