@@ -377,8 +377,12 @@ class FeatureExtractor(nn.Module):
             # channels_last is the layout in which convolutions are fastest; the optimised image itself stays contiguous
             return self.body(((image - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last))
 
-    def __reduce_ex__(self, protocol):  # a traced graph can't be pickled: build it again from the same arguments
-        return (self._rebuild, ()) if isinstance(self.body, torch.fx.GraphModule) else super().__reduce_ex__(protocol)
+    def __reduce_ex__(self, protocol):  # a traced graph can't be pickled: build it again, and give it its weights
+        traced = isinstance(self.body, torch.fx.GraphModule)
+        return (self._rebuild, (), {"traced": self.state_dict()}) if traced else super().__reduce_ex__(protocol)
+
+    def __setstate__(self, state: dict) -> None:
+        self.load_state_dict(state["traced"], assign=True) if "traced" in state else super().__setstate__(state)
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Layer name -> (C, H', W') for an image of height x width pixels, by a run without numbers."""
@@ -476,11 +480,6 @@ OPTIMIZERS: dict[str, tuple[Callable, float]] = {  # name -> (factory of pixels 
 BAR = "{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} steps, {elapsed}<{remaining}"
 
 
-def lbfgs_history(numbers: int) -> int:
-    """How many pairs of vectors of so many numbers L-BFGS remembers: half a gigabyte of them at most."""
-    return min(20, max(4, 2**26 // numbers))
-
-
 def _several(style) -> list:
     return [] if style is None else list(style) if isinstance(style, list | tuple) else [style]
 
@@ -522,9 +521,9 @@ class StyleObjective:
                  style_layer_weights: Mapping[str, float] | None = None, style_shares: Sequence[float] | None = None,
                  masks: Sequence | None = None, statistic="gram", scale: str = "relative",
                  extractor: FeatureExtractor | None = None, **network):
-        if content is None and style is None:
-            raise ValueError("An objective needs a content image, a style image or both.")
         self.content, self.style, self.scale, styles = content, style, scale, _several(style)
+        if content is None and not styles:
+            raise ValueError("An objective needs a content image, a style image or both.")
         self.content_layers = _names(content_layers or CONTENT_LAYERS) if content is not None else ()
         self.style_layers = _names(style_layers or STYLE_LAYERS) if styles else ()
         self.content_weight, self.style_weight = content_weight, style_weight
@@ -555,7 +554,7 @@ class StyleObjective:
         self.weights()  # refuse bad ones
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights now in force, by term, in float64, (1,) or (N,); ValueError unless all are finite and not negative."""
+        """The weights now in force, by term, in float64, (1,) or (N,); ValueError unless all are finite, none negative, not all 0."""
         layers = {f"style {layer}": _numbers(weight) for layer, weight in self.style_layer_weights.items()}
         content, style, tv, limit = map(_numbers, (self.content_weight, self.style_weight, self.tv_weight, self.range_weight))
         blank = (content * self.blank.get("content", 0.0)
@@ -564,6 +563,8 @@ class StyleObjective:
         for name, numbers in weights.items():
             if not (numbers.isfinite() & (numbers >= 0)).all():
                 raise ValueError(f"The weight of {name} is a finite number of at least 0, not {numbers.squeeze().tolist()}.")
+        if not (blank + tv > 0).all():
+            raise ValueError("All weights are 0, so that nothing is asked of the picture.")
         return weights
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -653,7 +654,7 @@ class LBFGS:
             (height, width), like = self.pixels.shape[-2:], {"dtype": self.pixels.dtype, "device": self.pixels.device}
             waves = torch.hypot(torch.fft.fftfreq(height, **like)[:, None], torch.fft.rfftfreq(width, **like))
             self.response = 1 / (waves + self.SOFT)
-        self.lr, self.pairs = lr, deque(maxlen=history or lbfgs_history(self.pixels[0].numel()))
+        self.lr, self.pairs = lr, deque(maxlen=history or beside("memory")["lbfgs_history"](self.pixels[0].numel()))
         self.scale, self.moved, self.gradient = torch.full_like(self.pixels.flatten(1)[:, :1], math.nan), None, None
 
     @torch.no_grad()
@@ -757,7 +758,7 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
     steps: updates; a run makes steps + 1 evaluations (with L-BFGS as well: one evaluation an update, no line search).
     tolerance: stop when the total fell by less than this share over the last 20 steps; 0 never does.
     The last Step of a picture holds its best image and says in `reason` why it stopped: all steps made, tolerance reached, a
-    loss that is not finite, or an interrupt. When weights change between two steps, the optimiser begins anew from the image.
+    loss that is not finite, or an interrupt. Weights that change between two steps let all pictures begin anew as they are then.
     """
     if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps is a whole number of at least 1, not {steps} (several numbers need as many sizes).")
@@ -788,7 +789,7 @@ def optimize_image(image: Tensor, objective, *, optimizer="lbfgs", steps: int = 
 
 def step_counts(steps: int | Sequence[int], sizes: Sequence) -> list[int]:
     """How many updates at each size."""
-    return [steps] * len(sizes) if isinstance(steps, Integral) else list(steps)
+    return list(steps) if isinstance(steps, Sequence) else [steps] * len(sizes)
 
 
 def coarse_to_fine(content=None, style=None, *, sizes: Sequence[int | None] = (256, 512), steps: int | Sequence[int] = (100, 40),
@@ -925,15 +926,14 @@ def with_margin(image: Tensor, stride: int = 8) -> Tensor:
 
 
 def _shares(count: int, weights, masks, content: Tensor, stride: int) -> list:
-    """How much of each style: numbers, or maps (1, 1, H, W) at the encoder's stride; they add up to 1 everywhere."""
+    """How much of each style: numbers that add up to 1, or maps (1, 1, H, W) at the encoder's stride, up to 1 at each place."""
     if masks is None:
         return _parts([1.0] * count if weights is None else weights, count)
     if weights is not None:
         raise ValueError("Several styles are mixed by weights or by masks, not by both.")
     parts = [F.interpolate(with_margin(mask, stride), scale_factor=1 / stride, mode="bilinear", antialias=True)
              for mask in beside("masks")["fitted"](masks, count, content)]
-    total = sum(parts)
-    return [torch.where(total > 1e-3, part / total.clamp_min(1e-3), 1 / count) for part in parts]
+    return [part / sum(parts).clamp_min(1) for part in parts]
 
 
 class AdaIN(nn.Module):
@@ -980,21 +980,21 @@ class AdaIN(nn.Module):
         """`content` in the style of `style`: an image (1, 3, H, W) in [0, 1]. Both are what `load_image` reads.
 
         style: an image of any size, its `statistics`, or a list of these. alpha: from 0 (the decoded content) to 1 (all of the
-        style). weights: how much of each of several styles; None takes equal parts. masks: instead of weights, one (1, 1, h, w)
-        per style with values from 0 to 1: where it is used. keep_colours: take only the brightness from the result, see
-        `with_colours_of`. transform: `adain`, or `wct`, which wants the style images themselves.
+        style). weights: how much of each of several styles; None takes equal parts. masks: instead of weights, what `load_mask`
+        reads, one per style: how much of it where; what they leave stays the photograph. keep_colours: take only the brightness
+        from the result, see `with_colours_of`. transform: `adain`, or `wct`, which wants the style images themselves.
         """
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is between 0 and 1, not {alpha}.")
         device, styles = self.encoder.mean.device, _several(style)
-        content, *styles = (one.to(device) if isinstance(one, Tensor) and one.ndim == 3 else load_image(one).to(device)
+        content, *styles = (one.to(device) if isinstance(one, Tensor) and one.shape[:-1] == (1, 2) else load_image(one).to(device)
                             for one in (content, *styles))
         shares = _shares(len(styles), weights, masks, content, self.stride)
         beside("memory")["check_pass"](self, content)
         with torch.autocast(device.type, enabled=False):
             maps = full(self.encoder(with_margin(content, self.stride))[self.layer])
             wanted = [self.encoder(one)[self.layer] if one.ndim == 4 else one for one in styles]
-            target = sum(share * transform(maps, one) for share, one in zip(shares, wanted))
+            change = sum(share * (transform(maps, one) - maps) for share, one in zip(shares, wanted))
             height, width = content.shape[-2:]
-            image = self.decode(maps + alpha * (target - maps))[..., MARGIN:MARGIN + height, MARGIN:MARGIN + width].clamp(0, 1)
+            image = self.decode(maps + alpha * change)[..., MARGIN:MARGIN + height, MARGIN:MARGIN + width].clamp(0, 1)
         return with_colours_of(image, content) if keep_colours else image

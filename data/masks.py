@@ -35,12 +35,14 @@ def _of_picture(picture: Image.Image) -> Tensor:
 
 
 def fitted(masks: Sequence, count: int, image: Tensor) -> list[Tensor]:
-    """A mask (1, 1, H, W) of the image's size for each of `count` styles."""
+    """A mask (1, 1, H, W) of the image's size for each of `count` styles; a mask that is in no list is one."""
+    stacked = isinstance(masks, Tensor | np.ndarray) and masks.ndim > 2 and len(masks) == count
+    masks = masks if isinstance(masks, list | tuple) or stacked else [masks]
     if len(masks) != count or not count:
         raise ValueError(f"There are {count} styles, but {len(masks)} masks.")
     (height, width), masks = image.shape[-2:], [mask_of(mask).to(image) for mask in masks]
     for rows, columns in (mask.shape[-2:] for mask in masks):
-        if abs(rows * width - columns * height) > max(height, width, rows, columns):  # more than rounding
+        if 2 * abs(rows * width - columns * height) > max(height, width) + max(rows, columns):  # more than the rounding of both
             raise ValueError(f"A mask of {columns} x {rows} pixels has another shape than the picture of {width} x {height}.")
     return [F.interpolate(mask, (height, width), mode="bilinear", antialias=True) for mask in masks]
 

@@ -36,6 +36,11 @@ def container_memory(folder=Path("/sys/fs/cgroup")) -> float:
         return math.inf
 
 
+def lbfgs_history(numbers: int) -> int:
+    """How many pairs of vectors of so many numbers L-BFGS remembers: half a gigabyte of them at most."""
+    return min(20, max(4, 2**26 // numbers))
+
+
 def step_memory(extractor: nst.FeatureExtractor, height: int, width: int, count: int = 1) -> int:
     """About how many bytes a step of L-BFGS takes at its peak for `count` images of height x width pixels: what autograd keeps,
     three float32 copies of the largest map (its gradients), L-BFGS, and what Python and PyTorch take themselves."""
@@ -45,7 +50,7 @@ def step_memory(extractor: nst.FeatureExtractor, height: int, width: int, count:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         largest = max(map(math.prod, extractor.shapes(height, width).values()))
     sizes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return BASE + count * (sizes + 12 * largest + 4 * pixels * (2 * nst.lbfgs_history(pixels) + 10))
+    return BASE + count * (sizes + 12 * largest + 4 * pixels * (2 * lbfgs_history(pixels) + 10))
 
 
 def pass_memory(network: nst.AdaIN, height: int, width: int) -> int:

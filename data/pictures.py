@@ -46,6 +46,9 @@ def opened(source, read):
         name, stream = getattr(source, "filename", "") or "this picture", None
     elif isinstance(source, bytes | bytearray | memoryview):
         name, stream = "these bytes", io.BytesIO(bytes(source))
+    elif not (isinstance(source, str | os.PathLike) or hasattr(source, "read")):
+        raise ValueError(f"A picture is a path, an open file, bytes, a PIL picture, an array or a tensor, not "
+                         f"{type(source).__name__}.")
     else:
         name, stream = str(source), source if hasattr(source, "read") else Path(os.path.expanduser(source))  # "~$a.png" is a name
     try:
@@ -90,7 +93,8 @@ def _pixels(picture: Image.Image) -> torch.Tensor:
         picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):  # PIL would clip 16-bit and float greys at 255
         grey = torch.from_numpy(np.array(picture, dtype=np.float32))
-        top = 1.0 if grey.max() <= 1 else 255.0 if grey.max() <= 255 else 65535.0
+        # of 16 bits the format says so; of 32 bits and floats nothing says what white is
+        top = 65535.0 if picture.mode.startswith("I;16") else 1.0 if grey.max() <= 1 else 255.0 if grey.max() <= 255 else 65535.0
         return (grey / top).clamp(0, 1).repeat(1, 3, 1, 1)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

@@ -169,16 +169,25 @@ def _here(settings: Mapping[Any, Mapping], together: int | None) -> Iterator[tup
 
 
 def _elsewhere(waiting: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """The labels and results of futures as they come in, whatever the executor; Dask's aren't those of the standard library."""
+    """The labels and results of futures as they come in, whatever the executor; Dask's aren't those of the standard library.
+
+    An error is raised at the end, when what the others found has been handed over."""
+    failed = None
     try:
         while waiting:
             done = [future for future in waiting if future.done()]
-            for future in done:
-                yield waiting.pop(future), future.result()
+            for label, future in [(waiting.pop(future), future) for future in done]:
+                if error := future.exception():
+                    error.add_note(f"In the cell {label!r}.")
+                    failed = failed or error
+                else:
+                    yield label, future.result()
             time.sleep(0.02 if waiting and not done else 0)
     finally:
         for future in waiting:
             future.cancel()
+    if failed:
+        raise failed
 
 
 def _check_sendable(label, settings: Mapping) -> None:
@@ -543,17 +552,18 @@ def record(recordings: Mapping[str, Recording], lab: Lab, *, folder: Path = MEAS
         results = _elsewhere({executor.submit(_measured, *job): key for key, job in missing.items()})
     else:
         results = ((key, _measured(*job)) for key, job in missing.items())
-    for (name, label), (rows, seconds) in results:
-        where, how = {"arch": lab.arch, "size": lab.size, "unit": label}, _provenance()
+    for (name, label), (rows, seconds, how) in results:
+        where = {"arch": lab.arch, "size": lab.size, "unit": label}
         found = [where | _filed(row, folder / name, f"{lab.arch}_{label.replace(' ', '_')}_{number:02d}") | how
                  for number, row in enumerate(rows)]
         _write_rows(folder / f"{name}.csv", [*measurements(name, folder=folder), *found])
         yield f"{name}: {label} with {lab.arch} in {seconds:.0f} s"
 
 
-def _measured(measure: Callable, lab: Lab, unit: Any) -> tuple[list[dict[str, Any]], float]:
+def _measured(measure: Callable, lab: Lab, unit: Any) -> tuple[list[dict[str, Any]], float, dict[str, str]]:
+    """The rows of a unit, the seconds that it took, and where: by the process that measured, maybe on another machine."""
     start = time.perf_counter()
-    return list(measure(lab, unit)), time.perf_counter() - start
+    return list(measure(lab, unit)), time.perf_counter() - start, _provenance()
 
 
 def _label(unit: Any) -> str:
@@ -564,7 +574,6 @@ def _filed(row: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
     """The row with its picture, if it has one, saved and named."""
     if "picture" not in row:
         return row
-    folder.mkdir(exist_ok=True)
     return row | {"picture": nst.save_image(row["picture"], folder / f"{stem}.jpg").name}
 
 

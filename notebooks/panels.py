@@ -39,7 +39,7 @@ RUN = ("start", "seed", "optimizer", "learning_rate", "goal", "history")  # chan
 class LiveRun:
     """An optimisation in a thread of its own that obeys while it runs. Needs no notebook.
 
-    The arguments are those of `stylize`, without sizes, tolerance and show_progress. on_change: called without arguments after
+    The arguments are those of `stylize`, with one style, without sizes, style_scale, tolerance and show_progress. on_change: called without arguments after
     every step and every change of state, mostly in the worker's thread. Read at any time: `state` ("ready", "running", "paused",
     "finished", "failed" or "stopped"), `image` (1, 3, H, W), `history` (loss terms of every step), `goal` (steps until it
     finishes), `pace` (seconds per step), `reason` (why it finished), `error` (why it failed), `settings` and `objective`. A
@@ -49,11 +49,11 @@ class LiveRun:
     def __init__(self, content=None, style=None, *, size: int | None = 256, start: str | Tensor | None = None, seed: int = 0,
                  steps: int = 500, optimizer="lbfgs", learning_rate: float | None = None, device=None,
                  on_change: Callable[[], None] = lambda: None, **objective):
-        _check_names(objective)
         self.steps, self.goal, self.on_change = steps, steps, on_change
         self.state, self.error, self.reason, self.pace, self.history = "ready", None, "", 0.0, []
         self.settings = {"content": content, "style": style, "size": size, "device": device, "start": start, "seed": seed,
                          "optimizer": optimizer, "learning_rate": learning_rate} | objective
+        _check(self.settings)
         self._changed, self._worker, self._built = threading.Condition(), None, {}
         self._obey(self._wanted(), None)  # bad settings are refused here, not in the thread
 
@@ -94,7 +94,9 @@ class LiveRun:
         current picture, resized if need be. Another content or start begins again. A failed run tries again. Raises TypeError
         for unknown names, ValueError or TypeError where a weight is none; other errors end the run and are kept in `error`.
         """
-        _check_names(settings)
+        _check(settings)
+        for layer in settings.get("style_layer_weights") or ():
+            nst.one_of("a key of style_layer_weights", layer, settings.get("style_layers") or self.objective.style_layers)
         trial = copy.copy(self.objective)
         _reweigh(trial, settings)
         trial.weights()
@@ -186,13 +188,15 @@ def _reweigh(objective: nst.StyleObjective, settings: Mapping) -> None:
     vars(objective).update({name: settings[name] for name in WEIGHTS if settings.get(name) is not None})
 
 
-def _check_names(settings: Mapping) -> None:
-    """Refuse what neither LiveRun nor the objective nor its network knows."""
+def _check(settings: Mapping) -> None:
+    """Refuse what neither LiveRun nor the objective nor its network knows, and an unknown optimiser."""
     takers = (LiveRun, nst.StyleObjective, nst.FeatureExtractor)
     known = {name for taker in takers for name in inspect.signature(taker).parameters}
     known -= {"steps", "on_change", "objective", "network", "layers"}  # not settings, or set by their owner
     for name in sorted(settings.keys() - known):
         raise TypeError(f"There is no setting {name!r}{nst.nearest(name, known)}.")
+    if not callable(optimizer := settings.get("optimizer", "lbfgs")):
+        nst.one_of("optimizer", optimizer, nst.OPTIMIZERS)
 
 
 # --- Panels -----------------------------------------------------------------------------------------------------------

@@ -491,6 +491,7 @@ def _plain(value):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
+    value = value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, Path) else value
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     if value is None or isinstance(value, (str, bool, int, float)):

@@ -52,6 +52,17 @@ def loaded(picture: Image.Image, suffix: str, **options) -> list[int]:
     return (nst.load_image(stream.getvalue())[0, :, 0, 0] * 255).round().int().tolist()
 
 
+def test_a_dark_picture_of_16_bits_stays_dark(tmp_path):
+    Image.fromarray(np.full((8, 8), 200, dtype=np.uint16)).save(tmp_path / "dark.png")
+    assert nst.load_image(tmp_path / "dark.png").max().item() == pytest.approx(200 / 65535)
+
+
+@pytest.mark.parametrize("source", [None, 3])
+def test_what_is_no_picture_at_all_is_named(source):
+    with pytest.raises(ValueError, match=f"not {type(source).__name__}"):
+        nst.load_image(source)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_a_profile_that_swaps_red_and_green_swaps_them(suffix):
     assert loaded(RED, suffix, icc_profile=SWAPPED) == [0, 255, 0]

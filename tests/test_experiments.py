@@ -458,6 +458,20 @@ def test_units_can_be_measured_by_other_processes(lab, tmp_path):
     assert len(lines) == 2 and rows == {"a x b": (1, 1), "longer x c": (6, 1)}
 
 
+def one_fails(lab, unit):
+    if unit[0] == "b":
+        raise ValueError("too much of it")
+    yield {"value": 1.0}
+
+
+def test_a_unit_that_fails_takes_no_other_with_it(lab, tmp_path):
+    recording = Recording([("a", "x"), ("b", "x"), ("c", "x")], one_fails)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool, pytest.raises(ValueError, match="too much") as failed:
+        list(record({"X1": recording}, lab, folder=tmp_path / "new", executor=pool))
+    assert {row["unit"] for row in measurements("X1", folder=tmp_path / "new")} == {"a x x", "c x x"}
+    assert "'X1', 'b x x'" in failed.value.__notes__[0]
+
+
 def test_processes_keep_their_memory_unless_somebody_has_said_how(monkeypatch):
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
         monkeypatch.setenv(name, "5")  # so that what is there now comes back after the test

@@ -172,19 +172,27 @@ def test_masks_give_each_side_its_own_style(adain, styles):
 
 
 def test_masks_need_neither_the_picture_s_size_nor_a_sum_of_1(adain, picture, styles):
-    small, large = torch.full((1, 1, 6, 8), 0.3), torch.full((1, 1, 96, 128), 0.6)
-    weighted = adain.stylize(picture, styles[:2], weights=[1, 2])
-    assert torch.allclose(adain.stylize(picture, styles[:2], masks=[small, large]), weighted, atol=1e-5)
+    for small, large, alpha in ((0.5, 1.0, 1), (0.3, 0.6, 0.9)):  # what they leave stays the photograph
+        masks = [torch.full((1, 1, 6, 8), small), torch.full((1, 1, 96, 128), large)]
+        weighted = adain.stylize(picture, styles[:2], weights=[1, 2], alpha=alpha)
+        assert torch.allclose(adain.stylize(picture, styles[:2], masks=masks), weighted, atol=1e-5)
     with pytest.raises(ValueError, match="80 x 99 pixels has another shape than the picture of 64 x 48"):
         adain.stylize(picture, styles[:2], masks=[torch.ones(99, 80)] * 2)
 
 
-def test_where_no_mask_reaches_all_styles_share(adain, styles):
-    picture, corner = nst.sample("chelsea", 200), torch.zeros(1, 1, 20, 30)
-    corner[..., :2, :2] = 1
+def test_where_no_mask_reaches_the_photograph_stays(adain, styles):
+    picture, corner = nst.sample("chelsea", 200), torch.zeros(20, 30)
+    corner[:2, :2] = 1
     far = 48  # what a decoded pixel sees of relu4_1, and the corner
-    result, even = adain.stylize(picture, styles[:2], masks=[corner, corner]), adain.stylize(picture, styles[:2])
-    assert torch.allclose(result[..., 20 + far:, 20 + far:], even[..., 20 + far:, 20 + far:], atol=1e-5)
+    plain = adain.stylize(picture, styles[0], alpha=0)
+    for chosen, masks in ((styles[0], corner), (styles[:2], [corner, corner])):  # a lone mask needs no list
+        result = adain.stylize(picture, chosen, masks=masks)
+        assert torch.allclose(result[..., 20 + far:, 20 + far:], plain[..., 20 + far:, 20 + far:], atol=1e-5)
+        assert not torch.allclose(result[..., :8, :8], plain[..., :8, :8], atol=0.01)
+
+
+def test_a_picture_without_its_first_dimension_is_no_statistics(adain, picture, styles):
+    assert torch.equal(adain.stylize(picture[0], styles[0][0]), adain.stylize(picture, styles[0]))
 
 
 def test_colours_can_be_kept(adain, picture, painting):

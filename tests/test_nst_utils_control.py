@@ -52,7 +52,10 @@ def test_stylize_takes_several_styles_and_their_scale(picture, painting, network
     ({"style_shares": [2, -1]}, "at least 0"), ({"masks": [torch.ones(48, 64)]}, "2 styles, but 1 masks"),
     ({"masks": [torch.ones(48, 64), torch.zeros(48, 64)]}, "64 x 48 pixels is 0 everywhere"),
     ({"masks": [torch.ones(48, 64)] * 2, "style_shares": [1, math.nan]}, "finite"),
-    ({"masks": [torch.ones(64, 48)] * 2}, "48 x 64 pixels has another shape than the picture of 64 x 48")])
+    ({"masks": [torch.ones(64, 48)] * 2}, "48 x 64 pixels has another shape than the picture of 64 x 48"),
+    ({"masks": [torch.ones(3, 3)] * 2}, "3 x 3 pixels has another shape than"), ({"masks": torch.ones(48, 64)}, "but 1 masks"),
+    ({"masks": [None, None]}, "not NoneType"), ({"content_weight": 0, "style_weight": 0}, "All weights are 0"),
+    ({"style_layer_weights": dict.fromkeys(LAYERS, 0), "content_weight": [0.0]}, "All weights are 0")])
 def test_what_does_not_fit_several_styles_is_refused(picture, painting, network, options, message):
     with pytest.raises(ValueError, match=message):
         objective(picture, [painting, painting], network, **options)
@@ -81,8 +84,9 @@ def test_a_style_is_asked_of_its_region_alone(picture, painting, network, halves
 
 
 def test_a_mask_of_ones_is_no_mask(picture, painting, network):
-    plain, masked = (objective(picture, painting, network, masks=masks) for masks in (None, [np.ones((48, 64), bool)]))
-    assert style_of(picture, masked) == pytest.approx(style_of(picture, plain), rel=1e-5)
+    ones = np.ones((48, 64), bool)
+    plain, *masked = (objective(picture, painting, network, masks=masks) for masks in (None, [ones], ones, ones[None]))
+    assert [style_of(picture, one) for one in masked] == pytest.approx([style_of(picture, plain)] * 3, rel=1e-5)
 
 
 def test_a_region_weighs_as_much_as_its_area(picture, painting, network):

@@ -1,5 +1,6 @@
 import concurrent.futures
 import pickle
+from copy import deepcopy
 import shutil
 
 import pytest
@@ -270,5 +271,9 @@ def test_a_network_that_somebody_built_is_copied_with_its_weights(arch, layer):
 @pytest.mark.parametrize("arch, layer", [("vgg16_compact", "relu2_1"), ("resnet18", "layer1")])
 def test_an_extractor_can_be_sent_to_another_process(arch, layer):
     extractor = nst.FeatureExtractor(arch, (layer,), weights=None, precision="float32", pooling="avg", seed=4)
+    with torch.no_grad():
+        for value in extractor.parameters():  # trained further, say
+            value.mul_(0.5)
+    assert torch.equal(deepcopy(extractor)(IMAGE)[layer], extractor(IMAGE)[layer])
     copy = pickle.loads(pickle.dumps(extractor))
     assert torch.equal(copy(IMAGE)[layer], extractor(IMAGE)[layer]) and copy.swapped_pools == extractor.swapped_pools

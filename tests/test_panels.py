@@ -195,6 +195,13 @@ def test_bad_settings_are_refused_and_change_nothing(live):
         live(optimiser="adam")
     with pytest.raises(ValueError, match="no arch 'vgg18'"):
         live(arch="vgg18")
+    with pytest.raises(ValueError, match="A picture is a path, .* not list"):
+        live(style=[nst.sample("swirls"), nst.sample("mosaic")])
+    for refused in (run.configure, live):
+        with pytest.raises(ValueError, match="optimizer is one of lbfgs, adam, sgd, not 'adamm'"):
+            refused(optimizer="adamm")
+    with pytest.raises(ValueError, match="a key of style_layer_weights is one of"):
+        run.configure(style_layer_weights={"relu9_9": 1})
     run.configure(seed=3, weights=None, content_layers=["relu3_1"])  # of the run, the network and the objective
     run.configure(seed=0, weights="DEFAULT", content_layers=None)
     run.start()
