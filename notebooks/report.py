@@ -440,12 +440,39 @@ def figure_info(path: Path | str) -> dict:
     weights file, None if there is none at hand), versions (of nst-report and torch). Raises ValueError if the file does not say
     how it was made, and if it is neither a picture nor a PDF.
     """
-    try:
-        record = json.loads(_comment(Path(path)))
-        return {key: record[key] for key in RECORD}
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    record = _known(_comment(Path(path)))
+    if record is None:
         raise ValueError(f"{Path(path).name} does not say how it was made: export_figure has not written it, or did so before "
-                         "figures carried a record, or another program has saved it since.") from error
+                         "figures carried a record, or another program has saved it since. `figures_in` reads a whole paper.")
+    return record
+
+
+def figures_in(paper: Path | str) -> list[dict]:
+    """What `figure_info` says of each exported figure in a PDF, in the order of its pages: pdfTeX keeps the comment of a JPEG and
+    the keywords of a plot. Figures that say nothing are left out; ValueError if the file can't be read."""
+    from pypdf import PdfReader
+    try:
+        objects = [one.get_object() for page in PdfReader(paper).pages
+                   for one in page.get("/Resources", {}).get("/XObject", {}).values()]
+        kept = [_jpeg_comment(one) if one.get("/Filter") == "/DCTDecode" else one.get("/PTEX.InfoDict", {}).get("/Keywords")
+                for one in objects]
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{Path(paper).name} can't be read as a PDF: {error}.") from error
+    return [record for record in map(_known, kept) if record]
+
+
+def _jpeg_comment(stream) -> str | None:
+    return Image.open(io.BytesIO(stream._data)).info.get("comment")  # as it lies in the file; pypdf itself would decode it
+
+
+def _known(record: str | bytes | None) -> dict | None:
+    """What an exported figure says of itself, None if it is something else."""
+    with suppress(json.JSONDecodeError, TypeError, KeyError, UnicodeDecodeError):
+        told = json.loads(record)
+        return {key: told[key] for key in RECORD}
+    return None
 
 
 def _comment(path: Path) -> str | None:

@@ -31,6 +31,7 @@ from report import (  # noqa: E402
     claim_table,
     export_figure,
     figure_info,
+    figures_in,
     image_grid,
     image_of,
     image_strip,
@@ -600,3 +601,27 @@ def test_report_needs_no_display():
     env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+
+
+def test_a_paper_tells_how_its_figures_were_made(tmp_path, picture):
+    """A PDF that holds them as pdfTeX does: JPEGs as they are, of a plot the dictionary with its keywords."""
+    from pypdf import PdfReader, PdfWriter
+    from pypdf.generic import DictionaryObject, NameObject, NumberObject, StreamObject
+    export_figure(image_grid([[picture]]), "a", "A cat.", folder=tmp_path, seed=3)
+    export_figure(plot_losses([{"content": 1.0, "style": 2.0}] * 2), "b", "A plot.", folder=tmp_path)
+    image, form, foreign, writer = StreamObject(), StreamObject(), StreamObject(), PdfWriter()
+    image._data, foreign._data = (tmp_path / "a.jpg").read_bytes(), b"no picture"
+    image[NameObject("/Filter")] = NameObject("/DCTDecode")
+    form[NameObject("/PTEX.InfoDict")] = DictionaryObject(PdfReader(tmp_path / "b.pdf").metadata)
+    foreign[NameObject("/Length")] = NumberObject(9)
+    found = {NameObject(f"/{name}"): writer._add_object(one) for name, one in (("I", image), ("F", form), ("X", foreign))}
+    page = writer.add_blank_page(200, 200)
+    page[NameObject("/Resources")] = DictionaryObject({NameObject("/XObject"): DictionaryObject(found)})
+    writer.write(tmp_path / "paper.pdf")
+    one, other = figures_in(tmp_path / "paper.pdf")
+    assert (one["caption"], one["seed"], other["caption"]) == ("A cat.", 3, "A plot.")
+    with pytest.raises(ValueError, match="figures_in"):
+        figure_info(tmp_path / "paper.pdf")
+    (tmp_path / "paper.pdf").write_bytes(b"%PDF-1.4 nothing")
+    with pytest.raises(ValueError, match="paper.pdf can't be read as a PDF"):
+        figures_in(tmp_path / "paper.pdf")
