@@ -554,7 +554,7 @@ class StyleObjective:
         self.weights()  # refuse bad ones
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights now in force, by term, in float64, (1,) or (N,); ValueError unless all are finite, none negative, not all 0."""
+        """The weights now in force, by term, in float64, (1,) or (N,); ValueError unless finite, at least 0, not all 0."""
         layers = {f"style {layer}": _numbers(weight) for layer, weight in self.style_layer_weights.items()}
         content, style, tv, limit = map(_numbers, (self.content_weight, self.style_weight, self.tv_weight, self.range_weight))
         blank = (content * self.blank.get("content", 0.0)

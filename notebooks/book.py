@@ -410,8 +410,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = options.to / "figures"
     failed = [outcome for outcome in outcomes if outcome.failed]
     warnings = build(notebooks, figures, options.to)
-    print(*warnings, *failed, f"{len(outcomes) - len(failed)} notebooks ran, {len(failed)} failed; {options.to / 'html' / 'index.html'} "
-          f"and {options.to / 'report.pdf'} show {len(notebooks)}.", sep="\n")
+    print(*warnings, *failed, f"{len(outcomes) - len(failed)} notebooks ran, {len(failed)} failed; "
+          f"{options.to / 'html' / 'index.html'} and {options.to / 'report.pdf'} show {len(notebooks)}.", sep="\n")
     return bool(failed or warnings)
 
 

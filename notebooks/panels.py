@@ -6,6 +6,7 @@ films (report). A hand needs Jupyter to move them; Python does not, `panel.contr
 from __future__ import annotations
 
 import copy
+import functools
 import html
 import inspect
 import io
@@ -39,11 +40,11 @@ RUN = ("start", "seed", "optimizer", "learning_rate", "goal", "history")  # chan
 class LiveRun:
     """An optimisation in a thread of its own that obeys while it runs. Needs no notebook.
 
-    The arguments are those of `stylize`, with one style, without sizes, style_scale, tolerance and show_progress. on_change: called without arguments after
-    every step and every change of state, mostly in the worker's thread. Read at any time: `state` ("ready", "running", "paused",
-    "finished", "failed" or "stopped"), `image` (1, 3, H, W), `history` (loss terms of every step), `goal` (steps until it
-    finishes), `pace` (seconds per step), `reason` (why it finished), `error` (why it failed), `settings` and `objective`. A
-    worker is there only while the state is "running" or "paused".
+    The arguments are those of `stylize`, with one style, without sizes, style_scale, tolerance and show_progress. on_change:
+    called without arguments after every step and every change of state, mostly in the worker's thread. Read at any time: `state`
+    ("ready", "running", "paused", "finished", "failed" or "stopped"), `image` (1, 3, H, W), `history` (loss terms of every step),
+    `goal` (steps until it finishes), `pace` (seconds per step), `reason` (why it finished), `error` (why it failed), `settings`
+    and `objective`. A worker is there only while the state is "running" or "paused".
     """
 
     def __init__(self, content=None, style=None, *, size: int | None = 256, start: str | Tensor | None = None, seed: int = 0,
@@ -351,10 +352,7 @@ class SteerPanel(Panel):
 
     def _take(self, name: str, file: Mapping) -> None:
         """Use an uploaded picture as content or as style."""
-        try:
-            picture = nst.load_image(bytes(file["content"]))
-        except ValueError as error:  # with the name of the file, without the address of its bytes
-            raise ValueError(str(error).partition(": cannot identify")[0].replace("these bytes", file["name"])) from error
+        picture = _uploaded(file, nst.load_image)
         if name == "style":
             options, menu = self.options["style"], self.controls["style"]
             options[file["name"]] = picture
@@ -442,24 +440,45 @@ def _loss_curves(history: Sequence[Mapping[str, float]]) -> str:
             f'height="90" style="overflow: visible; stroke-width: 1.5">{curves}</svg>')
 
 
+def _uploaded(file: Mapping, read: Callable[[bytes], Tensor]) -> Tensor:
+    """What `read` makes of an uploaded file; an error has the name of the file, without the address of its bytes."""
+    try:
+        return read(bytes(file["content"]))
+    except ValueError as error:
+        raise ValueError(str(error).partition(": cannot identify")[0].replace("these bytes", file["name"])) from error
+
+
 # --- The mixer of styles and the slider through frames ----------------------------------------------------------------
 
 
 def style_mix(content: Tensor, styles: Iterable[Tensor], *, network: nst.AdaIN | None = None) -> Callable[..., Tensor]:
-    """A function mix(alpha, weights, keep_colours, apart, size) -> image (1, 3, H, W) of AdaIN; each style is encoded once, here.
+    """A function mix(alpha, weights, keep_colours, apart, mask, style_scale, size) -> image (1, 3, H, W) of AdaIN; each style is
+    encoded once at each scale.
 
     content, styles: images (1, 3, H, W). mix takes what `AdaIN.stylize` takes, and a long side in pixels for a preview. apart:
-    styles stand side by side in `bands` as wide as their weights, instead of being mixed everywhere.
+    styles stand side by side in `bands` as wide as their weights, instead of being mixed everywhere. mask: what `load_mask`
+    reads, where to paint at all. style_scale: the styles' size over their own; strokes grow with it.
     """
-    network = network or nst.AdaIN.pretrained()
-    statistics = [network.statistics(style) for style in styles]
+    network, styles = network or nst.AdaIN.pretrained(), list(styles)
+
+    @functools.cache
+    def described(style_scale: float) -> list[Tensor]:
+        return [network.statistics(nst.resize(style, round(max(style.shape[-2:]) * style_scale))) for style in styles]
 
     def mix(alpha: float = 1.0, weights: Sequence[float] | None = None, keep_colours: bool = False, apart: bool = False,
-            size: int | None = None) -> Tensor:
+            mask=None, style_scale: float = 1.0, size: int | None = None) -> Tensor:
         picture = nst.resize(content, min(size, max(content.shape[-2:])) if size else None)  # a preview is never larger
-        where = {"masks": bands(weights, picture)} if apart and weights and sum(weights) > 0 else {"weights": weights}
+        statistics, where = described(style_scale), {"weights": weights}
+        shares = [1.0] * len(styles) if weights is None else weights
+        if sum(shares) > 0 and (apart or mask is not None):
+            place = 1.0 if mask is None else nst.beside("masks")["fitted"](mask, 1, picture)[0]
+            even = torch.ones_like(picture[:, :1]) / sum(shares)
+            masks = [place * part for part in (bands(shares, picture) if apart else [share * even for share in shares])]
+            statistics = [one for one, part in zip(statistics, masks) if part.any()]  # a style without a place is left out
+            where = {"masks": [part for part in masks if part.any()]}
         return network.stylize(picture, statistics, alpha=alpha, keep_colours=keep_colours, **where)
 
+    described(1.0)
     return mix
 
 
@@ -487,18 +506,29 @@ class MixPanel(Panel):
                        for k, name in enumerate(names)]
         self.keep_colours = widgets.Checkbox(description="keep the photograph's colours")
         self.apart = widgets.Checkbox(description="styles side by side, as wide as their weights")
-        column = widgets.VBox([self.alpha, *self.styles, self.keep_colours, self.apart], layout={"width": "420px"})
+        self.scale = widgets.FloatSlider(1, min=0.4, max=2, step=0.1, description="style size", **WIDE)
+        self.upload, self.place = widgets.FileUpload(accept="image/*", description="mask: where to paint", layout=EVEN), None
+        self.around = widgets.Checkbox(description="paint around the mask instead")
+        moving = [self.alpha, *self.styles, self.scale, self.keep_colours, self.apart, self.around]
+        column = widgets.VBox([*moving[:-1], self.upload, self.around], layout={"width": "420px"})
         super().__init__([widgets.HBox([self.picture, column], layout=SIDE_BY_SIDE)],
                          {"alpha": self.alpha} | dict(zip(names, self.styles))
-                         | {"keep_colours": self.keep_colours, "apart": self.apart}, lambda: self._timer.cancel())
-        for control in column.children:
+                         | {"scale": self.scale, "keep_colours": self.keep_colours, "apart": self.apart, "mask": self.upload,
+                            "around": self.around}, lambda: self._timer.cancel())
+        for control in moving:
             self._on_change(control, self.follow)
+        self._on_change(self.upload, lambda files: files and self._take(files[0]))
         self._try(self.finish)
 
     def numbers(self) -> dict[str, Any]:
         """What the controls say, as keywords of `mix`."""
-        return {"alpha": self.alpha.value, "weights": [slider.value for slider in self.styles],
-                "keep_colours": self.keep_colours.value, "apart": self.apart.value}
+        mask = self.place if self.place is None or not self.around.value else 1 - self.place
+        return {"alpha": self.alpha.value, "weights": [slider.value for slider in self.styles], "mask": mask,
+                "keep_colours": self.keep_colours.value, "apart": self.apart.value, "style_scale": round(self.scale.value, 1)}
+
+    def _take(self, file: Mapping) -> None:
+        self.place = _uploaded(file, nst.load_mask)
+        self.follow()
 
     def follow(self, _=None) -> None:
         self._timer.cancel()
@@ -508,9 +538,8 @@ class MixPanel(Panel):
         self._timer.start()
 
     def finish(self) -> None:
-        numbers = self.numbers()
-        picture = _jpeg(self.mix(**numbers))
-        if numbers == self.numbers():  # else the hand has moved on meanwhile
+        timer, picture = self._timer, _jpeg(self.mix(**self.numbers()))
+        if timer is self._timer:  # else the hand has moved on meanwhile
             self.picture.value = picture
 
 

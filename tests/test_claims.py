@@ -234,7 +234,7 @@ def test_a_buffer_is_one_layer_that_is_worse_than_its_neighbours_in_most_pairs()
         return {"lpips": 0.3 + (layer == "relu3_2") * 0.1 * (pair > 1)}
     assert answers("VS5", rows(away, content_layer=recordings.RELUS, seed=[0])) == ["holds"]
     assert answers("VS5", rows(lambda *_: {"lpips": 0.3}, content_layer=recordings.RELUS, seed=[0])) == ["fails"]
-    half = rows(lambda pair, layer, seed: {"lpips": 0.3 + (layer == "relu3_2") * 0.1 * (pair > 2)}, content_layer=recordings.RELUS,
+    half = rows(lambda pair, layer, _: {"lpips": 0.3 + (layer == "relu3_2") * 0.1 * (pair > 2)}, content_layer=recordings.RELUS,
                 seed=[0])
     assert answers("VS5", half) == ["undecided"]
 

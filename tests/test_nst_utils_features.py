@@ -1,7 +1,7 @@
 import concurrent.futures
 import pickle
-from copy import deepcopy
 import shutil
+from copy import deepcopy
 
 import pytest
 import torch

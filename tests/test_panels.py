@@ -9,6 +9,7 @@ import time
 import types
 from datetime import datetime
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -567,7 +568,7 @@ def test_the_mixer_shows_a_preview_at_once_and_the_whole_picture_at_rest(mixer):
         assert size() == 32
     assert eventually(lambda: size() == 64)
     assert mixer.numbers() == {"alpha": pytest.approx(0.1), "weights": [1, 0.9, 0], "keep_colours": False,
-                               "apart": False}
+                               "apart": False, "mask": None, "style_scale": 1}
     assert bytes(mixer.picture.value) == panels._jpeg(mixer.mix(**mixer.numbers())) != before
     mixer.controls["keep_colours"].value = True
     assert mixer.numbers()["keep_colours"] is True
@@ -586,6 +587,31 @@ def test_styles_stand_side_by_side_as_wide_as_their_weights(mixer, picture):
     assert near(left) and not near(right)
     mixer.controls["stripes"].value = mixer.controls["upside down"].value = 0
     assert "not all 0" in mixer.message.value
+
+
+def test_the_mixer_paints_where_a_mask_says_and_as_large_as_a_slider_says(mixer, picture):
+    left = np.zeros((48, 64), dtype=np.uint8)
+    left[:, :8] = 255
+    stream = io.BytesIO()
+    Image.fromarray(left).save(stream, "PNG")
+    mixer.controls["mask"].value = file("left.png", stream.getvalue())
+    assert not mixer.message.value and bytes(mixer.picture.value) == panels._jpeg(mixer.mix(**mixer.numbers(), size=32))
+    plain = mixer.network.stylize(picture, mixer.pictures[0], alpha=0)
+    for around in (False, True):
+        mixer.controls["around"].value = around
+        mask = torch.from_numpy(left / 255).float()
+        wanted = mixer.network.stylize(picture, mixer.pictures[0], masks=[1 - mask if around else mask])
+        assert torch.allclose(mixer.mix(**mixer.numbers()), wanted, atol=1e-5)
+    mixer.controls["upside down"].value = 1.0  # mixed, and side by side with a style that finds no place
+    assert mixer.mix(**mixer.numbers() | {"apart": True}).shape == picture.shape
+    half = mixer.network.stylize(picture, mixer.pictures[:2], masks=[(1 - mask) / 2] * 2)
+    assert torch.allclose(mixer.mix(**mixer.numbers()), half, atol=1e-5) and not torch.allclose(half, plain, atol=0.01)
+    mixer.controls["scale"].value = 2.0
+    assert mixer.numbers()["style_scale"] == 2 and not mixer.message.value
+    large = mixer.network.stylize(picture, nst.resize(mixer.pictures[0], 2 * max(mixer.pictures[0].shape[-2:])))
+    assert torch.equal(mixer.mix(weights=[1, 0, 0], style_scale=2.0), large)
+    mixer.controls["mask"].value = file("notes.txt", b"no picture")
+    assert "notes.txt" in mixer.message.value
 
 
 def test_the_mixer_shows_errors(mixer):
