@@ -197,7 +197,7 @@ def test_bad_settings_are_refused_and_change_nothing(live):
     with pytest.raises(ValueError, match="no arch 'vgg18'"):
         live(arch="vgg18")
     with pytest.raises(ValueError, match="A picture is a path, .* not list"):
-        live(style=[nst.sample("swirls"), nst.sample("mosaic")])
+        panels.LiveRun(nst.sample("swirls", 64), [nst.sample("mosaic", 64)])
     for refused in (run.configure, live):
         with pytest.raises(ValueError, match="optimizer is one of lbfgs, adam, sgd, not 'adamm'"):
             refused(optimizer="adamm")
