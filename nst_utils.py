@@ -933,7 +933,7 @@ def _shares(count: int, weights, masks, content: Tensor, stride: int) -> list:
         raise ValueError("Several styles are mixed by weights or by masks, not by both.")
     parts = [F.interpolate(with_margin(mask, stride), scale_factor=1 / stride, mode="bilinear", antialias=True)
              for mask in beside("masks")["fitted"](masks, count, content)]
-    return [part / sum(parts).clamp_min(1) for part in parts]
+    return list(torch.stack(parts) / sum(parts).clamp_min(1))
 
 
 class AdaIN(nn.Module):

@@ -223,7 +223,7 @@ def write_sources(notebooks: Sequence[Path], figures: Path, folder: Path) -> Non
     books = {path: nbformat.read(path, 4) for path in notebooks}
     shown = {figure_of(cell) for book in books.values() for cell in book.cells if cell.cell_type == "code"}
     kept = shutil.ignore_patterns("*.print.*", "*.pdf", "*.webp", "README.md")
-    for source in (HERE.parent / "figures", figures):
+    for source in dict.fromkeys((HERE.parent / "figures", figures)):  # mostly one and the same
         shutil.copytree(source, folder / "figures", ignore=kept, dirs_exist_ok=True)
     pictures = {path.stem: path for suffix in (".png", ".jpg") for path in (folder / "figures").glob(f"*{suffix}")
                 if path.stem in shown}

@@ -40,6 +40,12 @@ def processes():
     return multiprocessing.get_context("forkserver")
 
 
+def has_trained_judge(arch):
+    """Whether a trained `experiments.Judge` needs no download: its weights and LPIPS's heads lie in torch's cache."""
+    cache = Path(torch.hub.get_dir(), "checkpoints")
+    return (cache / f"{arch}_lpips.pt").exists() and any(cache.glob(f"{arch}[-_][!l]*"))
+
+
 def kill_at_a_random_moment(target, arguments, within):
     """Run target(*arguments, event) in a process until it has set the event, and at most so many seconds longer: kill -9."""
     started = processes().Event()

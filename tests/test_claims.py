@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import has_trained_judge
 from PIL import Image
 
 import claims
@@ -76,8 +77,7 @@ JUDGED = {"alexnet": 0.1, "vgg16": 0.1, "lpips": 0.1, "share": 0.1}  # where the
 @pytest.fixture(scope="module")
 def judges(lab):
     """The trained ones if they lie in torch's cache, and what is compared with them."""
-    cache = Path(torch.hub.get_dir(), "checkpoints")
-    if all((cache / f"{arch}_lpips.pt").exists() and list(cache.glob(f"{arch}[-_][!l]*")) for arch in Judge.LAYERS):
+    if all(map(has_trained_judge, Judge.LAYERS)):
         return {arch: Judge(arch) for arch in Judge.LAYERS}, ALIKE | JUDGED
     return lab.judges, ALIKE
 

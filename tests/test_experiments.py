@@ -4,11 +4,11 @@ import copy
 import multiprocessing
 import os
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import has_trained_judge
 
 import nst_utils as nst
 from experiments import (
@@ -329,8 +329,7 @@ def test_a_judge_on_known_answers(judge):
 
 @pytest.mark.parametrize("arch", ["alexnet", "vgg16"])
 def test_the_trained_judge_knows_a_style_by_its_halves(arch):
-    cache = Path(torch.hub.get_dir(), "checkpoints")
-    if not (cache / f"{arch}_lpips.pt").exists() or not list(cache.glob(f"{arch}[-_][!l]*")):
+    if not has_trained_judge(arch):
         pytest.skip(f"the trained {arch} has not been downloaded; experiments.Judge({arch!r}) does it")
     judge, photograph = Judge(arch), nst.sample("astronaut", 256)
     for name in ("mosaic", "swirls"):
